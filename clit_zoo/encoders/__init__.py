@@ -1,0 +1,48 @@
+"""Encoders: networks that turn an image into a feature map of its own size. One paper, one file.
+
+To add one, write its class (see `edsr.py`: keyword settings, `out_channels`, a `forward` that keeps the size)
+and give it a row in `ENCODERS`.
+"""
+
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from clit_zoo.encoders.edsr import EDSR
+from clit_zoo.errors import ConfigError
+
+ENCODERS: dict[str, Callable[..., nn.Module]] = {
+    "edsr": EDSR,
+}
+
+__all__ = ["ENCODERS", "build_encoder"]
+
+
+def build_encoder(name: str, **settings: Any) -> nn.Module:
+    """The encoder called `name`, randomly initialised.
+
+    It maps a (B, 3, h, w) image in [-1, 1] to (B, out_channels, h, w), for any h, w >= 1.
+
+    Args:
+        name: a key of `ENCODERS`.
+        settings: arguments of that encoder; those left out keep the paper's value.
+
+    Raises:
+        ConfigError: for an unknown encoder or setting; the message gives the nearest known ones.
+    """
+    if name not in ENCODERS:
+        raise ConfigError(f"unknown encoder {name!r}{_hint(name, ENCODERS)}")
+    known = inspect.signature(ENCODERS[name]).parameters
+    for setting in settings:
+        if setting not in known:
+            raise ConfigError(f"encoder {name!r} has no setting {setting!r}{_hint(setting, known)}")
+    return ENCODERS[name](**settings)
+
+
+def _hint(word: str, known: Any) -> str:
+    near = get_close_matches(str(word), known, n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f": {guess}Known: {', '.join(known)}"

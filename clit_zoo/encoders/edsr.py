@@ -1,0 +1,46 @@
+"""EDSR-baseline as a feature extractor.
+
+Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR workshops 2017: residual
+blocks without normalisation. The baseline's residual scale is 1; the upsampler is left out, and so is the mean
+shift, since CLIT normalises its input to [-1, 1] instead.
+"""
+
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), width and size unchanged."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class EDSR(nn.Module):
+    """EDSR body: head convolution, `blocks` residual blocks, closing convolution, global skip.
+
+    Args:
+        channels: width of every convolution, and of the output.
+        blocks: number of residual blocks; 16 in EDSR-baseline.
+    """
+
+    def __init__(self, channels: int = 64, blocks: int = 16):
+        super().__init__()
+        self.out_channels = channels
+        self.head = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1))
+        self.body = nn.Sequential(
+            *(ResidualBlock(channels) for _ in range(blocks)),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image (B, 3, h, w) in [-1, 1] -> features (B, channels, h, w); any h, w >= 1."""
+        x = self.head(image)
+        return x + self.body(x)
