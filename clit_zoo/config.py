@@ -14,16 +14,15 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-import math
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .settings import DECODERS, ENCODERS, Part, show
 
 FORMAT = "clit_zoo/1"
 MAX_JSON_BYTES = 64 * 1024
@@ -31,185 +30,6 @@ MAX_JSON_BYTES = 64 * 1024
 MAX_PARAMETERS = 200_000_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# One setting: its default, its range, and how a value is checked.
-
-
-@dataclass(frozen=True)
-class _Int:
-    default: int
-    low: int
-    high: int
-
-    def check(self, value: Any, where: str) -> int:
-        # bool is an int to Python: `true` must not pass for 1.
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(
-                f"{where} must be a whole number from {self.low} to {self.high}, not {_show(value)}."
-            )
-        if not self.low <= value <= self.high:
-            raise ConfigError(f"{where} is {_show(value)}; the allowed range is {self.low} to {self.high}.")
-        return value
-
-
-@dataclass(frozen=True)
-class _Number:
-    default: float
-    low: float
-    high: float
-
-    def check(self, value: Any, where: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(
-                f"{where} must be a number from {self.low:g} to {self.high:g}, not {_show(value)}."
-            )
-        if not self.low <= value <= self.high:  # NaN fails this too
-            raise ConfigError(
-                f"{where} is {_show(value)}; the allowed range is {self.low:g} to {self.high:g}."
-            )
-        return float(value)  # 2 and 2.0 are one setting
-
-
-@dataclass(frozen=True)
-class _Ints:
-    default: tuple[int, ...]
-    entries: tuple[int, int]
-    low: int
-    high: int
-
-    def check(self, value: Any, where: str) -> list[int]:
-        fewest, most = self.entries
-        if not isinstance(value, list | tuple):
-            raise ConfigError(
-                f"{where} must be a list of {fewest} to {most} whole numbers, not {_show(value)}."
-            )
-        if not fewest <= len(value) <= most:
-            raise ConfigError(f"{where} has {len(value)} entries; {fewest} to {most} are allowed.")
-        entry = _Int(self.low, self.low, self.high)
-        return [entry.check(item, f"{where}[{i}]") for i, item in enumerate(value)]
-
-
-Setting = _Int | _Number | _Ints
-
-
-# ---------------------------------------------------------------------------------------------------------
-# One part (an encoder or a decoder): its settings, what must hold between them, its size.
-
-
-@dataclass(frozen=True)
-class Part:
-    """The settings of one encoder or decoder. `rule` raises ConfigError; `count` gives the parameters."""
-
-    settings: dict[str, Setting]
-    out_channels: Callable[[dict], int]
-    count: Callable[[dict, int], int]  # (settings, channels coming in) -> parameters
-    rule: Callable[[dict, str], None] = lambda settings, where: None
-
-
-def _conv(inputs: int, outputs: int, kernel: int = 3) -> int:
-    return inputs * outputs * kernel * kernel + outputs
-
-
-def _linear(inputs: int, outputs: int) -> int:
-    return inputs * outputs + outputs
-
-
-def _count_edsr(s: dict, colours: int) -> int:
-    c = s["channels"]
-    return _conv(colours, c) + (2 * s["blocks"] + 1) * _conv(c, c)
-
-
-def _count_rdn(s: dict, colours: int) -> int:
-    c, growth, layers, blocks = s["channels"], s["growth"], s["layers"], s["blocks"]
-    dense = sum(_conv(c + i * growth, growth) for i in range(layers)) + _conv(c + layers * growth, c, 1)
-    return _conv(colours, c) + _conv(c, c) + blocks * dense + _conv(blocks * c, c, 1) + _conv(c, c)
-
-
-def _count_swinir(s: dict, colours: int) -> int:
-    c, hidden, norm = s["channels"], int(s["channels"] * s["mlp_ratio"]), 2 * s["channels"]
-    total = _conv(colours, c) + norm
-    for depth, heads in zip(s["depths"], s["heads"]):
-        attention = _linear(c, 3 * c) + _linear(c, c) + heads * (2 * s["window"] - 1) ** 2
-        total += depth * (2 * norm + attention + _linear(c, hidden) + _linear(hidden, c)) + _conv(c, c)
-    return total + norm + _conv(c, c) + _conv(c, s["out_channels"])
-
-
-def _count_clit(s: dict, channels: int) -> int:
-    dim, taps = s["dim"], (2 * s["radius"] + 1) ** 2
-    widths = [taps * dim + 2, *s["hidden_dims"], 3]
-    mlp = sum(_linear(a, b) for a, b in pairwise(widths))
-    return _conv(channels, dim) + _linear(64, s["heads"]) + s["stages"] * (3 * _conv(dim, dim) + mlp)
-
-
-def _rule_swinir(s: dict, where: str) -> None:
-    if len(s["depths"]) != len(s["heads"]):
-        raise ConfigError(
-            f"{where}.depths has {len(s['depths'])} entries and {where}.heads {len(s['heads'])}: "
-            "each group of blocks needs one of both."
-        )
-    for i, heads in enumerate(s["heads"]):
-        if s["channels"] % heads:
-            raise ConfigError(
-                f"{where}.channels ({s['channels']}) must divide by {where}.heads[{i}] ({heads})."
-            )
-
-
-def _rule_clit(s: dict, where: str) -> None:
-    if s["dim"] % s["heads"]:
-        raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.heads ({s['heads']}).")
-
-
-# Adding an encoder: its file in encoders/, its row here (defaults are its paper's), its row in registry.py.
-ENCODERS: dict[str, Part] = {
-    "edsr": Part(
-        {"channels": _Int(64, 1, 512), "blocks": _Int(16, 1, 64)},
-        out_channels=lambda s: s["channels"],
-        count=_count_edsr,
-    ),
-    "rdn": Part(
-        {
-            "channels": _Int(64, 1, 512),
-            "blocks": _Int(16, 1, 64),
-            "layers": _Int(8, 1, 32),
-            "growth": _Int(64, 1, 512),
-        },
-        out_channels=lambda s: s["channels"],
-        count=_count_rdn,
-    ),
-    "swinir": Part(
-        {
-            "channels": _Int(180, 1, 512),
-            "depths": _Ints((6,) * 6, (1, 16), 1, 32),
-            "heads": _Ints((6,) * 6, (1, 16), 1, 64),
-            "window": _Int(8, 2, 32),
-            "mlp_ratio": _Number(2.0, 0.5, 8.0),
-            "out_channels": _Int(64, 1, 512),
-        },
-        out_channels=lambda s: s["out_channels"],
-        count=_count_swinir,
-        rule=_rule_swinir,
-    ),
-}
-
-DECODERS: dict[str, Part] = {
-    "clit": Part(
-        {
-            "dim": _Int(256, 8, 1024),
-            "heads": _Int(8, 1, 64),
-            "radius": _Int(3, 0, 12),
-            "stages": _Int(1, 1, 4),
-            "hidden_dims": _Ints((256,) * 4, (1, 8), 8, 2048),
-        },
-        out_channels=lambda s: 3,
-        count=_count_clit,
-        rule=_rule_clit,
-    ),
-}
-
-
-# ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -229,7 +49,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"name is {_show(self.name)}; it must be 1 to 96 letters, digits, '.', '_' or '-', "
+                f"name is {show(self.name)}; it must be 1 to 96 letters, digits, '.', '_' or '-', "
                 "the first a letter or digit."
             )
         object.__setattr__(self, "encoder", _checked_part(self.encoder, "encoder", ENCODERS))
@@ -247,6 +67,11 @@ class ModelConfig:
         return encoder.count(self.encoder, 3) + decoder.count(
             self.decoder, encoder.out_channels(self.encoder)
         )
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """The papers of the encoder and the decoder."""
+        return ENCODERS[self.encoder["name"]].paper, DECODERS[self.decoder["name"]].paper
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True))
@@ -285,7 +110,7 @@ class ModelConfig:
         """Checks `data`, the content of a config.json, and fills in the defaults."""
         _require_mapping(data, "the configuration")
         if data.get("format") != FORMAT:
-            given = f"says {_show(data['format'])}" if "format" in data else "is missing"
+            given = f"says {show(data['format'])}" if "format" in data else "is missing"
             raise ConfigError(
                 f'"format" {given}; it must be "{FORMAT}". This is not a clit_zoo model, or one made for '
                 "another version of the library."
@@ -309,7 +134,7 @@ def _checked_part(given: Any, where: str, parts: dict[str, Part]) -> dict[str, A
     _require_mapping(given, where)
     name = given.get("name")
     if not isinstance(name, str) or name not in parts:
-        said = f"is {_show(name)}" if "name" in given else "is missing"
+        said = f"is {show(name)}" if "name" in given else "is missing"
         raise ConfigError(f"{where}.name {said}{_close(name, parts)}; the {where}s are: {', '.join(parts)}.")
     part = parts[name]
     _refuse_unknown(given, ("name", *part.settings), f"{where}.")
@@ -322,14 +147,14 @@ def _checked_part(given: Any, where: str, parts: dict[str, Part]) -> dict[str, A
 
 def _require_mapping(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be an object of settings, not {_show(value)}.")
+        raise ConfigError(f"{where} must be an object of settings, not {show(value)}.")
 
 
 def _refuse_unknown(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
     for key in given:
         if key not in allowed:
             raise ConfigError(
-                f"{_show(key) if not isinstance(key, str) else where + key[:60]} is not a setting"
+                f"{show(key) if not isinstance(key, str) else where + key[:60]} is not a setting"
                 f"{_close(key, allowed)}; allowed: {', '.join(allowed)}."
             )
 
@@ -337,21 +162,6 @@ def _refuse_unknown(given: Mapping[str, Any], allowed: Iterable[str], where: str
 def _close(value: Any, allowed: Iterable[str]) -> str:
     matches = difflib.get_close_matches(value[:100], list(allowed), n=1) if isinstance(value, str) else []
     return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
-def _show(value: Any) -> str:
-    """`value` as JSON would write it, cut short: a hostile one may be very long."""
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 100:
-        return f"a number of {value.bit_length()} bits"
-    if isinstance(value, list | tuple | dict):
-        return f"a {'list' if not isinstance(value, dict) else 'object'} of {len(value)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _read_json(path: Path) -> Any:

@@ -17,14 +17,6 @@ from .errors import ModelNotFoundError
 
 Status = Literal["embedded", "hub", "no weights yet"]
 
-CLIT_PAPER = (
-    'Chen et al., "Cascaded Local Implicit Transformer for Arbitrary-Scale Super-Resolution", CVPR 2023 '
-    "(arXiv:2303.16513)"
-)
-EDSR_PAPER = 'Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017'
-RDN_PAPER = 'Zhang et al., "Residual Dense Network for Image Super-Resolution", CVPR 2018'
-SWINIR_PAPER = 'Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCVW 2021'
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -37,7 +29,6 @@ class Entry:
     name: str
     config: ModelConfig
     summary: str
-    papers: tuple[str, ...]
     repo_id: str | None = None
     revision: str | None = None
     sha256: str | None = None
@@ -46,6 +37,10 @@ class Entry:
         pinned = [self.repo_id, self.revision, self.sha256]
         if any(pinned) and not all(pinned):
             raise ValueError(f"{self.name}: repo_id, revision and sha256 are pinned together or not at all")
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        return self.config.papers
 
     @property
     def folder(self) -> Path | None:
@@ -57,9 +52,8 @@ class Entry:
         return self.folder is not None
 
 
-def _row(name: str, encoder: dict, decoder: dict, summary: str, *papers: str, **pinned: str) -> Entry:
-    config = ModelConfig(name, encoder, {"name": "clit", **decoder})
-    return Entry(name, config, summary, (*papers, CLIT_PAPER), **pinned)
+def _row(name: str, encoder: dict, decoder: dict, summary: str, **pinned: str) -> Entry:
+    return Entry(name, ModelConfig(name, encoder, {"name": "clit", **decoder}), summary, **pinned)
 
 
 _ROWS = (
@@ -68,16 +62,13 @@ _ROWS = (
         {"name": "edsr", "blocks": 12},
         {"dim": 64, "heads": 4, "radius": 1, "stages": 1, "hidden_dims": [128, 64, 64, 64]},
         "light: 12-block EDSR with a 3×3 local implicit transformer; ships with the library",
-        EDSR_PAPER,
     ),
-    _row("edsr-lit", {"name": "edsr"}, {"stages": 1}, "EDSR-baseline with LIT, as in the paper", EDSR_PAPER),
-    _row(
-        "edsr-clit", {"name": "edsr"}, {"stages": 3}, "EDSR-baseline with CLIT, as in the paper", EDSR_PAPER
-    ),
-    _row("rdn-lit", {"name": "rdn"}, {"stages": 1}, "RDN with LIT, as in the paper", RDN_PAPER),
-    _row("rdn-clit", {"name": "rdn"}, {"stages": 3}, "RDN with CLIT, as in the paper", RDN_PAPER),
-    _row("swinir-lit", {"name": "swinir"}, {"stages": 1}, "SwinIR with LIT, as in the paper", SWINIR_PAPER),
-    _row("swinir-clit", {"name": "swinir"}, {"stages": 3}, "SwinIR with CLIT, as in the paper", SWINIR_PAPER),
+    _row("edsr-lit", {"name": "edsr"}, {"stages": 1}, "EDSR-baseline with LIT, as in the paper"),
+    _row("edsr-clit", {"name": "edsr"}, {"stages": 3}, "EDSR-baseline with CLIT, as in the paper"),
+    _row("rdn-lit", {"name": "rdn"}, {"stages": 1}, "RDN with LIT, as in the paper"),
+    _row("rdn-clit", {"name": "rdn"}, {"stages": 3}, "RDN with CLIT, as in the paper"),
+    _row("swinir-lit", {"name": "swinir"}, {"stages": 1}, "SwinIR with LIT, as in the paper"),
+    _row("swinir-clit", {"name": "swinir"}, {"stages": 3}, "SwinIR with CLIT, as in the paper"),
 )
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _ROWS}
