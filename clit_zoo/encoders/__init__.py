@@ -12,10 +12,14 @@ from typing import Any
 from torch import nn
 
 from clit_zoo.encoders.edsr import EDSR
+from clit_zoo.encoders.rdn import RDN
+from clit_zoo.encoders.swinir import SwinIR
 from clit_zoo.errors import ConfigError
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "edsr": EDSR,
+    "rdn": RDN,
+    "swinir": SwinIR,
 }
 
 __all__ = ["ENCODERS", "build_encoder"]

@@ -1,15 +1,15 @@
 """EDSR-baseline as a feature extractor.
 
 Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR workshops 2017: residual
-blocks without normalisation. The baseline's residual scale is 1; the upsampler is left out, and so is the mean
-shift, since CLIT normalises its input to [-1, 1] instead.
+blocks without normalisation, and a residual scale of 1 in the baseline. Its upsampler is left out, and so is
+its mean shift, since CLIT normalises the input to [-1, 1] instead.
 """
 
 from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), width and size unchanged."""
+    """x + conv(relu(conv(x))); width and size stay."""
 
     def __init__(self, channels: int):
         super().__init__()
