@@ -1,7 +1,7 @@
 """Encoders: networks that turn an image into a feature map of its own size. One paper, one file.
 
 To add one, write its class (see `edsr.py`: keyword settings, `out_channels`, a `forward` that keeps the size)
-and give it a row in `ENCODERS`.
+and give it a row in `ENCODERS` here and one in `settings.py`, which bounds what a config.json may ask for.
 """
 
 import inspect
@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from clit_zoo.encoders.edsr import EDSR
-from clit_zoo.encoders.rdn import RDN
-from clit_zoo.encoders.swinir import SwinIR
-from clit_zoo.errors import ConfigError
+from ..errors import ConfigError
+from .edsr import EDSR
+from .rdn import RDN
+from .swinir import SwinIR
 
 ENCODERS: dict[str, Callable[..., nn.Module]] = {
     "edsr": EDSR,

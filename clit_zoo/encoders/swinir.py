@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clit_zoo.errors import ConfigError
+from ..errors import ConfigError
 
 # Stochastic depth of the last block while training; it grows linearly from 0 at the first. SwinIR's default.
 DROP_PATH = 0.1
