@@ -1,0 +1,166 @@
+"""`clit-zoo eval`: PSNR and SSIM of a model on benchmark folders, beside the paper's figures."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ClitZooError
+
+_FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
+
+
+class Scales(click.ParamType):
+    """Numbers such as "2,3,4"."""
+
+    name = "scales"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        if isinstance(value, list):
+            return value
+        try:
+            return [float(part.strip().lstrip("xX×")) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 2,3,4", param, ctx)
+
+
+@click.command("eval")
+@click.argument("folders", metavar="HR_FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-m", "--model", default="edsr-light-lit", show_default=True, metavar="NAME|FOLDER|REPO|bicubic"
+)
+@click.option("-s", "--scales", type=Scales(), default="2,3,4", show_default=True, help="Any numbers ≥ 1.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", "benchmark", "div2k"]),
+    default="auto",
+    show_default=True,
+    help="benchmark: luminance, shave = scale. div2k: RGB, shave = scale + 6. auto: by the folder's name.",
+)
+@click.option(
+    "--lr",
+    "lr_pattern",
+    metavar="FOLDER-PATTERN",
+    help="Given low-resolution pictures, e.g. 'data/{dataset}/LR_bicubic/X{scale}'. "
+    "Without it they are made: MATLAB's bicubic up to ×4, Pillow's above.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "csv", "json"]),
+    help="Default: by the suffix of --out (.md, .csv, .json), else text.",
+)
+@click.option(
+    "--beside",
+    type=click.Choice(["auto", "all", "none"]),
+    default="auto",
+    show_default=True,
+    help="The paper's rows to print: auto for the same model's, or CLIT's where it has none.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images of each folder."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
+@click.option(
+    "--fp32", "dtype", flag_value="float32", help="Compute in float32, as the paper's figures were."
+)
+@click.option("--fp16", "dtype", flag_value="float16", help="Compute in float16.")
+@click.option("--bf16", "dtype", flag_value="bfloat16", help="Compute in bfloat16.")
+@click.option("--no-ssim", is_flag=True, help="Measure PSNR only.")
+@click.option("--no-quantise", is_flag=True, help="Score the output before rounding to 8 bits, as LIIF does.")
+@click.option("--gray-as-rgb", is_flag=True, help="Score gray originals as three channels, as LIIF does.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the table to a file.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep finished scores in this file and go on from it.",
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    folders: tuple[Path, ...],
+    model: str,
+    scales: list[float],
+    protocol: str,
+    lr_pattern: str | None,
+    form: str | None,
+    beside: str,
+    limit: int | None,
+    device: str,
+    dtype: str | None,
+    no_ssim: bool,
+    no_quantise: bool,
+    gray_as_rgb: bool,
+    out: Path | None,
+    resume: Path | None,
+) -> None:
+    """Measure a model on folders of original pictures.
+
+    The originals are shrunk, enlarged by the model, and compared; the table shows the CLIT paper's figures
+    beside the measured ones. Images that cannot be read are named and skipped, and the exit code is then 1.
+    """
+    from dataclasses import replace
+
+    from ..evaluation import Results, evaluate, protocol_for, render
+    from ..evaluation.dataset import dataset_of, images_in, low_folders
+    from ..evaluation.evaluate import check_scales
+
+    # Whatever can be wrong with the request shows now, and not after hours of work.
+    scales = check_scales(scales)
+    for folder in folders:
+        images_in(folder)
+        low_folders(lr_pattern, dataset_of(folder), scales)
+    if out is not None and not out.resolve().parent.is_dir():
+        raise ClitZooError(f"The folder of --out {out} does not exist: make it first.")
+
+    runner = _load(model, device, dtype)
+    total: Results | None = None
+    for folder in folders:
+        rules = protocol_for(protocol, dataset_of(folder))
+        rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
+        found = evaluate(
+            runner, folder, scales, rules, lr_pattern, limit=limit, ssim=not no_ssim, resume_file=resume
+        )
+        total = found if total is None else total + found
+    assert total is not None
+
+    if form is None:
+        form = _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "text") if out else "text"
+    table = render(total, form, beside)
+    if out is not None:
+        _write(out, table)
+    else:
+        click.echo(table, nl=False)
+    if total.skipped:
+        if form == "csv" or out is not None:  # else the reasons stand under the table
+            for skipped in total.skipped:
+                click.echo(f"Skipped {skipped.dataset}/{skipped.image}: {skipped.reason}", err=True)
+        count = len({(skipped.dataset, skipped.image) for skipped in total.skipped})
+        images = "1 image" if count == 1 else f"{count} images"
+        click.echo(f"{images} could not be scored at every scale.", err=True)
+        ctx.exit(1)
+
+
+def _load(model: str, device: str, dtype: str | None) -> Any:
+    """The runner of a model by name, folder or repository, or of bicubic, which needs no torch."""
+    from ..evaluation import bicubic, model_runner
+
+    if model.lower() == "bicubic":
+        return bicubic
+    import clit_zoo
+
+    return model_runner(clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ClitZooError(f"{path} cannot be written ({error.strerror or error}).") from error
