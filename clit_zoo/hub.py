@@ -78,12 +78,12 @@ def resolve(
     if revision is not None and not is_revision(revision):
         raise HubError(f"revision={revision!r} is no branch, tag or commit.")
 
-    folder = Path(text).expanduser()
+    folder = Path(text).expanduser()  # os.path asks: unlike Path it takes a name too long for "not there"
     # A folder that merely has the name of a model, such as one with results, does not hide the model.
-    if _is_dir(folder) and (text not in registry.REGISTRY or (folder / CONFIG_FILE).is_file()):
+    if os.path.isdir(folder) and (text not in registry.REGISTRY or (folder / CONFIG_FILE).is_file()):
         _refuse_revision(revision, f"{text} is a folder")
         return files_in(folder, f"folder {folder}")
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise ModelNotFoundError(
             f"{text} is a file; name the folder with {CONFIG_FILE} and {WEIGHTS_FILE}. To turn a checkpoint "
             f"into one: clit-zoo convert {text} -o FOLDER."
@@ -163,10 +163,3 @@ def _no_weights(name: str) -> str:
 def _refuse_revision(revision: str | None, because: str) -> None:
     if revision is not None:
         raise HubError(f"revision={revision!r} is for Hub repositories, and {because}; leave it out.")
-
-
-def _is_dir(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name longer than the file system takes
-        return False

@@ -188,7 +188,7 @@ def model_card(
         f"# {config.name}",
         summary,
         "Enlarges a picture by any factor, with the Python library clit_zoo.",
-        f"```python\nimport clit_zoo\n\nmodel = clit_zoo.from_pretrained({called!r})\n"
+        f'```python\nimport clit_zoo\n\nmodel = clit_zoo.from_pretrained("{called}")\n'
         'model.upscale("photo.jpg", scale=3.7).save("large.png")\n```',
         f"```\nclit-zoo upscale photo.jpg -o large.png -s 3.7 -m {called}\n```",
         body.strip(),

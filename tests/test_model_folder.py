@@ -1,0 +1,176 @@
+"""Reading strangers' weights and writing our own."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from clit_zoo import hub, model_folder, registry
+from clit_zoo.config import ModelConfig
+from clit_zoo.errors import ClitZooError, WeightsError
+from clit_zoo.model_folder import check_weights, model_card, read_weights, write_model_folder
+
+CONFIG = registry.get("edsr-lit").config
+SHAPES = {"a.weight": (3, 2), "a.bias": (3,)}
+
+
+def state(**changes):
+    return {"a.weight": torch.arange(6.0).reshape(3, 2), "a.bias": torch.ones(3)} | changes
+
+
+def saved(tmp_path, tensors):
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({name: np.asarray(tensor) for name, tensor in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_round_trip(tmp_path, dtype):
+    tensors = {name: tensor.to(dtype) for name, tensor in state().items()}
+    folder = write_model_folder(tmp_path / "new" / "model", CONFIG, tensors, "# card\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    found = read_weights(folder / "model.safetensors", SHAPES)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == dtype and torch.equal(found[name], tensor)
+    assert ModelConfig.from_json(folder / "config.json") == CONFIG
+    assert (folder / "README.md").read_text() == "# card\n"
+
+
+def test_shared_and_strided_tensors(tmp_path):
+    base = torch.arange(9.0).reshape(3, 3)
+    folder = write_model_folder(tmp_path / "x", CONFIG, {"a.weight": base.t()[:, :2], "a.bias": base[0]}, "")
+    found = read_weights(folder / "model.safetensors", SHAPES)
+    assert torch.equal(found["a.weight"], base.t()[:, :2]) and torch.equal(found["a.bias"], base[0])
+
+
+def test_load(tmp_path):
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
+    asked = []
+
+    def build(config):
+        asked.append(config)
+        module = torch.nn.Module()
+        module.a = torch.nn.Linear(2, 3, device="meta")
+        return module
+
+    loaded = hub.load(folder, build)
+    assert asked == [CONFIG] and loaded.config == CONFIG
+    assert loaded.origin == f"folder {folder}"
+    assert torch.equal(loaded.state_dict["a.weight"], state()["a.weight"])
+
+
+@pytest.mark.parametrize(
+    "tensors, words",
+    [
+        ({"a.weight": np.zeros((3, 2), "f4")}, ["1 tensor missing (a.bias)"]),
+        (state(b=np.zeros(1, "f4")), ["1 tensor unknown (b)"]),
+        (state(**{"a.weight": np.zeros((2, 3), "f4")}), ["a.weight", "2×3", "expected 3×2"]),
+        (state(**{"a.bias": np.zeros(3, "f8")}), ["a.bias: F64"]),
+        (state(**{"a.bias": np.zeros(3, "i8")}), ["a.bias: I64"]),
+        (state(**{"a.bias": np.float32([1, np.nan, 1])}), ["not finite", "a.bias"]),
+        (state(**{"a.bias": np.float32([1, np.inf, 1])}), ["not finite", "a.bias"]),
+        (state(**{f"x{i}": np.zeros(1, "f4") for i in range(9)}), ["9 tensors unknown", "and 5 more"]),
+    ],
+)
+def test_tensors_refused(tmp_path, tensors, words):
+    path = saved(tmp_path, tensors)
+    with pytest.raises(WeightsError) as error:
+        read_weights(path, SHAPES)
+    for word in [*words, str(path)]:
+        assert word in str(error.value)
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    header = json.dumps(
+        {"a.weight": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 24]}}
+    ).encode()
+    return {
+        "empty": b"",
+        "truncated": data[:-5],
+        "longer": data + b"x",
+        "pickle": b"\x80\x04\x95" + data,
+        "header of exabytes": struct.pack("<Q", 2**60) + data[8:],
+        "shape beyond the data": struct.pack("<Q", len(header)) + header + b"\0" * 24,
+    }
+
+
+@pytest.mark.parametrize("case", damaged(b"-" * 99))
+def test_damaged_file(tmp_path, case):
+    path = saved(tmp_path, state())
+    path.write_bytes(damaged(path.read_bytes())[case])
+    with pytest.raises(WeightsError, match="is damaged or no safetensors file"):
+        check_weights(path, SHAPES)
+
+
+def test_file_missing_too_large_or_folder(tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_weights(tmp_path / "none.safetensors", SHAPES)
+    with pytest.raises(WeightsError, match="not a file"):
+        read_weights(tmp_path, SHAPES)
+    path = saved(tmp_path, state())
+    monkeypatch.setattr(model_folder, "MAX_WEIGHTS_BYTES", 100)
+    with pytest.raises(WeightsError, match="at most 100"):
+        read_weights(path, SHAPES)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    for bad, words in (
+        (torch.tensor([1.0, torch.nan, 1.0]), "not finite"),
+        (torch.ones(3).double(), "float64"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            write_model_folder(tmp_path / "x", CONFIG, state(**{"a.bias": bad}), "")
+    assert not (tmp_path / "x").exists()
+
+
+def test_overwrite(tmp_path):
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "first")
+    with pytest.raises(ClitZooError, match=r"already holds config\.json"):
+        write_model_folder(folder, CONFIG, state(), "second")
+    assert (folder / "README.md").read_text() == "first"
+    write_model_folder(folder, CONFIG, state(), "second", overwrite=True)
+    assert (folder / "README.md").read_text() == "second"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "first")
+    before = (folder / "model.safetensors").read_bytes()
+
+    def fail(tensors, path, metadata):
+        path.write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(ClitZooError, match="No space left"):
+        write_model_folder(folder, CONFIG, state(), "second", overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ClitZooError, match="cannot be written"):
+        write_model_folder(tmp_path / "file" / "x", CONFIG, state(), "")
+
+
+def test_card():
+    text = model_card(
+        CONFIG, repo_id="org/x", license="apache-2.0", datasets=("org/data",), body="Trained so."
+    )
+    assert text.startswith("---\nlicense: apache-2.0\nlibrary_name: clit_zoo\npipeline_tag: image-to-image\n")
+    for part in (
+        'from_pretrained("org/x")',
+        "Trained so.",
+        "| decoder | radius | 3 |",
+        "| model | parameters | 6,549,067 |",
+        "CVPR 2023",
+    ):
+        assert part in text
+    assert "license" not in model_card(CONFIG)
+    with pytest.raises(ClitZooError, match="identifier"):
+        model_card(CONFIG, license="mit\ntags: [x]")
