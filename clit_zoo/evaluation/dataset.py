@@ -3,7 +3,7 @@
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def read_original(path: Path) -> Original:
 class Pair:
     """A low-resolution picture, the original cropped to what it covers, and where the former came from."""
 
-    low: np.ndarray
+    low: Callable[[], np.ndarray]  # made on demand: a resumed evaluation asks for few of them
     high: np.ndarray
     lr: str  # "given", "MATLAB bicubic" or "Pillow bicubic"
     lr_key: str  # changes when the low-resolution picture does
@@ -102,8 +102,8 @@ def make_pair(original: Original, scale: float, lr_folder: Path | None) -> Pair:
     high = original.pixels[: round(small[0] * scale), : round(small[1] * scale)]
     if lr_folder is None:
         if scale <= LARGEST_MATLAB_SCALE:
-            return Pair(imresize(high, size=small), high, "MATLAB bicubic", "matlab")
-        return Pair(pil_bicubic(high, small), high, "Pillow bicubic", "pillow")
+            return Pair(lambda: imresize(high, size=small), high, "MATLAB bicubic", "matlab")
+        return Pair(lambda: pil_bicubic(high, small), high, "Pillow bicubic", "pillow")
     path = find_low(lr_folder, original.path.stem, scale)
     data = path.read_bytes()
     low = decode(data, path.name)
@@ -112,7 +112,7 @@ def make_pair(original: Original, scale: float, lr_folder: Path | None) -> Pair:
             f"{path.name} is {low.shape[1]}×{low.shape[0]}, but 1/{scale:g} of {original.path.name} "
             f"({width}×{height}) is {small[1]}×{small[0]}"
         )
-    return Pair(low, high, "given", hashlib.sha256(data).hexdigest())
+    return Pair(lambda: low, high, "given", hashlib.sha256(data).hexdigest())
 
 
 def find_low(folder: Path, stem: str, scale: float) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClitZooError, ImageError, ScaleError
-from .dataset import Original, Pair, dataset_of, images_in, low_folders, make_pair, read_original
+from .dataset import Original, dataset_of, images_in, low_folders, make_pair, read_original
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
 from .resume import ResumeFile
@@ -125,8 +125,11 @@ def _score(
     key = (runner.fingerprint, original.sha256, pair.lr_key, scale, f"{rules}, SSIM {with_ssim}")
     entry = done.get(*key) if done else None
     if entry is None:
+        low = pair.low()
+        if low.ndim == 2:
+            low = np.repeat(low[..., None], 3, axis=2)
         start = time.perf_counter()
-        output = _enlarge(runner, pair)
+        output = _enlarge(runner, low, (pair.high.shape[0], pair.high.shape[1]))
         seconds = time.perf_counter() - start
         values = rules.score(output, pair.high, scale, with_ssim=with_ssim)
         entry = {"psnr": values[0], "ssim": values[1], "seconds": round(seconds, 4)}
@@ -136,10 +139,8 @@ def _score(
     return Score(dataset, rules.name, scale, original.path.stem, pair.lr, entry["psnr"], ssim, seconds)
 
 
-def _enlarge(runner: Runner, pair: Pair) -> np.ndarray:
-    """The runner's output, checked; a gray picture goes in as three equal channels."""
-    low = pair.low if pair.low.ndim == 3 else np.repeat(pair.low[..., None], 3, axis=2)
-    size = pair.high.shape[:2]
+def _enlarge(runner: Runner, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The runner's output, checked."""
     output = np.asarray(runner(low, size))
     if output.shape != (*size, 3):
         raise ClitZooError(f"{runner.name} returned {output.shape} where {(*size, 3)} was asked for")
