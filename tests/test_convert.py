@@ -1,0 +1,331 @@
+"""Checkpoints as the CLIT authors' training script writes them -> model folders; and hostile ones."""
+
+import copy
+import json
+import os
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from clit_zoo.commands.convert import command
+from clit_zoo.config import ModelConfig
+from clit_zoo.convert import convert_checkpoint
+from clit_zoo.errors import ClitZooError, ConfigError, WeightsError
+from clit_zoo.model import SuperResolver
+
+EDSR = {"name": "edsr-baseline", "args": {"no_upsampling": True, "n_resblocks": 1, "n_feats": 8}}
+ARGS = {
+    "base_dim": 16,
+    "head": 2,
+    "r": 1,
+    "imnet_num": 2,
+    "conv_num": 2,
+    "is_cell": True,
+    "local_attn": True,
+    "encoder_spec": EDSR,
+    "pb_spec": {
+        "name": "posenc",
+        "args": {
+            "posenc_type": "sinusoid",
+            "posenc_scale": 10,
+            "hidden_dims": 64,
+            "enc_dims": 64,
+            "gamma": 1,
+        },
+    },
+    "imnet_spec": {"name": "mlp", "args": {"out_dim": 3, "hidden_list": [8, 12], "act": "gelu"}},
+}
+CONV = (3, 3)
+EDSR_SHAPES = {
+    "encoder.sub_mean": (3, 3, 1, 1),
+    "encoder.add_mean": (3, 3, 1, 1),
+    "encoder.head.0": (8, 3, *CONV),
+    "encoder.body.0.body.0": (8, 8, *CONV),
+    "encoder.body.0.body.2": (8, 8, *CONV),
+    "encoder.body.1": (8, 8, *CONV),
+}
+DECODER_SHAPES = {
+    "conv_vs.0": (16, 16, *CONV),
+    "conv_vs.1": (16, 16, *CONV),
+    "conv_qs.0": (16, 16, *CONV),
+    "conv_qs.1": (16, 16, *CONV),
+    "conv_ks.0": (16, 16, *CONV),
+    "conv_ks.1": (16, 16, *CONV),
+    "pb_encoder.proj": (2, 64),
+    "imnets.0.layers.0": (8, 9 * 16 + 2),
+    "imnets.0.layers.2": (12, 8),
+    "imnets.0.layers.4": (3, 12),
+    "imnets.1.layers.0": (8, 9 * 16 + 2),
+    "imnets.1.layers.2": (12, 8),
+    "imnets.1.layers.4": (3, 12),
+}
+
+
+def tensors(shapes):
+    made = {}
+    for name, shape in shapes.items():
+        made[f"{name}.weight"] = torch.randn(shape) * 0.1
+        made[f"{name}.bias"] = torch.randn(shape[:1]) * 0.1
+    return made
+
+
+def checkpoint(encoder=EDSR, shapes=EDSR_SHAPES, channels=8):
+    torch.manual_seed(0)
+    sd = tensors({**shapes, "conv_ch": (16, channels, *CONV), **DECODER_SHAPES})
+    args = copy.deepcopy({**ARGS, "encoder_spec": encoder})
+    optimizer = {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}}
+    return {
+        "model": {"name": "clit", "args": args, "sd": sd},
+        "optimizer": optimizer,
+        "epoch": 1000,
+        "state": torch.get_rng_state(),
+    }
+
+
+def convert(content, tmp_path, **options):
+    torch.save(content, tmp_path / "epoch-last.pth")
+    return convert_checkpoint(tmp_path / "epoch-last.pth", tmp_path / "my model", **options)
+
+
+def test_edsr_becomes_a_folder_that_loads(tmp_path):
+    content = checkpoint()
+    folder = convert(content, tmp_path)
+    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    assert json.loads((folder / "config.json").read_text()) == {
+        "format": "clit_zoo/1",
+        "name": "my-model",
+        "encoder": {"name": "edsr", "channels": 8, "blocks": 1},
+        "decoder": {
+            "name": "clit",
+            "dim": 16,
+            "heads": 2,
+            "radius": 1,
+            "stages": 2,
+            "hidden_dims": [8, 12],
+        },
+    }
+    weights = load_file(folder / "model.safetensors")
+    given = {name: t for name, t in content["model"]["sd"].items() if "_mean." not in name}
+    assert {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == {
+        name: t.tolist() for name, t in given.items()
+    }
+    SuperResolver(ModelConfig.from_json(folder / "config.json")).load_state_dict(weights, strict=True)
+    card = (folder / "README.md").read_text()
+    assert "epoch-last.pth" in card and "epoch 1000" in card and "SHA-256" in card
+
+
+def test_rdn(tmp_path):
+    shapes = {
+        "SFENet1": (4, 3, *CONV),
+        "SFENet2": (4, 4, *CONV),
+        "GFF.0": (4, 80, 1, 1),
+        "GFF.1": (4, 4, *CONV),
+    }
+    for block in range(20):
+        shapes |= {f"RDBs.{block}.convs.{i}.conv.0": (32, 4 + 32 * i, *CONV) for i in range(6)}
+        shapes[f"RDBs.{block}.LFF"] = (4, 4 + 32 * 6, 1, 1)
+    shapes = {f"encoder.{name}": shape for name, shape in shapes.items()}
+    spec = {"name": "rdn", "args": {"no_upsampling": True, "G0": 4, "RDNconfig": "A"}}
+    folder = convert(checkpoint(spec, shapes, channels=4), tmp_path)
+    assert ModelConfig.from_json(folder / "config.json").encoder == {
+        "name": "rdn",
+        "channels": 4,
+        "blocks": 20,
+        "layers": 6,
+        "growth": 32,
+    }
+    assert len(load_file(folder / "model.safetensors")) == 2 * (len(shapes) + 1 + len(DECODER_SHAPES))
+
+
+def test_swinir_loses_its_buffers(tmp_path):
+    around = {"conv_first": (180, 3, *CONV), "conv_after_body": (180, 180, *CONV)}
+    around |= {"conv_before_upsample.0": (64, 180, *CONV), "patch_embed.norm": (180,), "norm": (180,)}
+    inside = {"norm1": (180,), "norm2": (180,), "attn.qkv": (540, 180), "attn.proj": (180, 180)}
+    inside |= {"mlp.fc1": (360, 180), "mlp.fc2": (180, 360)}
+    blocks = [f"layers.{i}.residual_group.blocks.{j}" for i in range(6) for j in range(6)]
+    shapes = around | {f"layers.{i}.conv": (180, 180, *CONV) for i in range(6)}
+    shapes |= {f"{block}.{name}": shape for block in blocks for name, shape in inside.items()}
+    shapes = {f"encoder.{name}": shape for name, shape in shapes.items()}
+    content = checkpoint({"name": "swinir", "args": {"no_upsampling": True}}, shapes, channels=64)
+    sd = content["model"]["sd"]
+    for i, block in enumerate(blocks):
+        sd[f"encoder.{block}.attn.relative_position_bias_table"] = torch.randn(225, 6)
+        sd[f"encoder.{block}.attn.relative_position_index"] = torch.zeros(64, 64, dtype=torch.int64)
+        if i % 2:
+            sd[f"encoder.{block}.attn_mask"] = torch.zeros(36, 64, 64)
+    weights = load_file(convert(content, tmp_path) / "model.safetensors")
+    assert len(weights) == len(sd) - 36 - 18
+    assert not [name for name in weights if name.endswith(("relative_position_index", "attn_mask"))]
+
+
+def test_name(tmp_path):
+    assert ModelConfig.from_json(convert(checkpoint(), tmp_path, name="mine") / "config.json").name == "mine"
+    with pytest.raises(ConfigError, match="name is"):
+        convert(checkpoint(), tmp_path, name="../mine", overwrite=True)
+
+
+def test_a_registered_models_settings_give_its_name(tmp_path):
+    # edsr-light-lit: the smallest registered model
+    wide = ["head.0", *(f"body.{i}.body.{j}" for i in range(12) for j in (0, 2)), "body.12"]
+    shapes = {f"encoder.{name}": (64, 3 if name == "head.0" else 64, *CONV) for name in wide}
+    shapes |= dict.fromkeys(("conv_ch", "conv_vs.0", "conv_qs.0", "conv_ks.0"), (64, 64, *CONV))
+    mlp = [(128, 9 * 64 + 2), (64, 128), (64, 64), (64, 64), (3, 64)]
+    shapes |= {f"imnets.0.layers.{2 * i}": shape for i, shape in enumerate(mlp)}
+    content = checkpoint({"name": "edsr-baseline", "args": {"no_upsampling": True, "n_resblocks": 12}})
+    content["model"]["sd"] = tensors({**shapes, "pb_encoder.proj": (4, 64)})
+    content["model"]["args"] |= {"base_dim": 64, "head": 4, "imnet_num": 1, "conv_num": 1}
+    content["model"]["args"]["imnet_spec"]["args"]["hidden_list"] = [128, 64, 64, 64]
+    folder = convert(content, tmp_path)
+    assert ModelConfig.from_json(folder / "config.json").name == "edsr-light-lit"
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    folder = convert(checkpoint(), tmp_path)
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(ClitZooError, match="not empty"):
+        convert(checkpoint(), tmp_path, name="other")
+    assert (folder / "config.json").read_bytes() == before
+    convert(checkpoint(), tmp_path, name="other", overwrite=True)
+    assert ModelConfig.from_json(folder / "config.json").name == "other"
+
+
+def set_at(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(content):
+        for key in path:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+def drop(name):
+    return lambda content: content["model"]["sd"].pop(name)
+
+
+SD = ("model", "sd")
+SPEC = ("model", "args")
+CONFIG_CHANGES = [
+    (set_at("model", "name", "lit"), r'"lit".*only .clit.'),
+    (set_at("model", "name", "liif"), r'"liif".*only .clit.'),
+    (set_at("model", "name", torch.zeros(2)), "tensor of shape 2"),
+    (set_at("model", "args", [1]), "args must be a dict"),
+    (set_at("scheduler", {}), '"scheduler", which is unknown'),
+    (set_at("model", "notes", ""), 'model holds "notes"'),
+    (set_at(*SPEC, "ensemble", True), 'args holds "ensemble"'),
+    (set_at(*SPEC, "is_cell", False), "is_cell is false"),
+    (set_at(*SPEC, "local_attn", False), "local_attn is false"),
+    (set_at(*SPEC, "conv_num", 3), "imnet_num is 2 and args.conv_num 3"),
+    (set_at(*SPEC, "base_dim", 10**9), "decoder.dim"),
+    (set_at(*SPEC, "base_dim", torch.tensor(16)), "base_dim is a tensor"),
+    (set_at(*SPEC, "pb_spec", None), "pb_spec must be a dict"),
+    (set_at(*SPEC, "pb_spec", "args", "posenc_scale", 6), "posenc_scale is 6"),
+    (set_at(*SPEC, "pb_spec", "args", "posenc_type", "ipe"), 'posenc_type is "ipe"'),
+    (set_at(*SPEC, "pb_spec", "name", "other"), "pb_spec.name"),
+    (set_at(*SPEC, "imnet_spec", "args", "act", "relu"), 'act is "relu"'),
+    (set_at(*SPEC, "imnet_spec", "args", "out_dim", 4), "out_dim is 4"),
+    (set_at(*SPEC, "encoder_spec", "name", "rcan"), r'encoder_spec.name is "rcan".*swinir'),
+    (set_at(*SPEC, "encoder_spec", "name", ["rdn"]), "encoder_spec.name"),
+    (set_at(*SPEC, "encoder_spec", "args", "no_upsampling", False), "no_upsampling is false"),
+    (set_at(*SPEC, "encoder_spec", "args", "res_scale", 0.1), "res_scale is 0.1"),
+    (set_at(*SPEC, "encoder_spec", "args", "act", "gelu"), 'args holds "act"'),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CONFIG_CHANGES)
+def test_unknown_content_is_named(tmp_path, change, message):
+    content = checkpoint()
+    change(content)
+    with pytest.raises(ConfigError, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
+    assert not (tmp_path / "my model").exists()
+
+
+RDN_CHANGES = [("RDNconfig", "C"), ("RDNconfig", ["A"]), ("RDNkSize", 5), ("no_upsampling", False)]
+
+
+@pytest.mark.parametrize(("key", "value"), RDN_CHANGES)
+def test_rdns_arguments_are_checked(tmp_path, key, value):
+    content = checkpoint({"name": "rdn", "args": {"no_upsampling": True, key: value}})
+    with pytest.raises(ConfigError, match=f"encoder_spec.args.{key} is"):
+        convert(content, tmp_path)
+
+
+WEIGHT_CHANGES = [
+    (drop("conv_ch.bias"), r"1 missing \(conv_ch.bias\)"),
+    (set_at(*SD, "conv_ch.extra", torch.zeros(1)), r'1 unknown \("conv_ch.extra"\)'),
+    (set_at(*SD, "encoder.layers.0.residual_group.blocks.0.attn_mask", torch.zeros(1)), "1 unknown"),
+    (set_at(*SD, "conv_ch.bias", torch.zeros(17)), r"conv_ch.bias: shape 17, expected 16"),
+    (set_at(*SD, "conv_ch.bias", torch.zeros(16, dtype=torch.int32)), r"conv_ch.bias: torch.int32"),
+    (set_at(*SD, "conv_ch.bias", torch.zeros(16).to_sparse()), r"conv_ch.bias: no plain tensor"),
+    (set_at(*SD, "conv_ch.bias", [0.0] * 16), r"conv_ch.bias: no plain tensor"),
+    (set_at(*SD, "conv_ch.bias", torch.full((16,), torch.nan)), "conv_ch.bias.*not finite"),
+    (set_at(*SD, []), "model.sd must be a dict"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize(("change", "message"), WEIGHT_CHANGES)
+def test_tensors_must_be_those_of_the_arguments(tmp_path, change, message):
+    content = checkpoint()
+    change(content)
+    with pytest.raises(WeightsError, match=message):
+        convert(content, tmp_path)
+    assert not (tmp_path / "my model" / "config.json").exists()
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    content = checkpoint()
+    content["state"] = Bomb(str(tmp_path / "ran"))
+    with pytest.raises(WeightsError, match=r"could run code.*mkdir"):
+        convert(content, tmp_path)
+    assert not (tmp_path / "ran").exists()
+    # the file would have run it
+    torch.load(tmp_path / "epoch-last.pth", weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"PK\x03\x04 not a zip", b"text"])
+def test_damaged_files(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"x\.pth"):
+        convert_checkpoint(tmp_path / "x.pth", tmp_path / "out")
+
+
+def test_truncated_checkpoint(tmp_path):
+    convert(checkpoint(), tmp_path)
+    path = tmp_path / "epoch-last.pth"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(WeightsError, match=r"epoch-last\.pth"):
+        convert_checkpoint(path, tmp_path / "out")
+
+
+def test_what_is_no_checkpoint(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        convert_checkpoint(tmp_path / "missing.pth", tmp_path / "out")
+    with pytest.raises(WeightsError, match="not a file"):
+        convert_checkpoint(tmp_path, tmp_path / "out")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="a list of 2 instead of the dict"):
+        convert_checkpoint(tmp_path / "list.pth", tmp_path / "out")
+
+
+def test_command(tmp_path):
+    torch.save(checkpoint(), tmp_path / "x.pth")
+    arguments = [str(tmp_path / "x.pth"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(command, [*arguments, "--name", "mine"])
+    assert result.exit_code == 0, result.output
+    assert "mine, 0.0 million parameters" in result.output
+    assert isinstance(CliRunner().invoke(command, arguments).exception, ClitZooError)
+    assert CliRunner().invoke(command, [*arguments, "--overwrite"]).exit_code == 0
