@@ -1,0 +1,45 @@
+"""The embedded weights travel: checkout -> sdist -> wheel, where they lie inside the package."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = ("config.json", "model.safetensors", "README.md")
+
+
+def build(source: Path, target: Path, kind: str) -> Path:
+    code = f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(target)], cwd=source, check=True, capture_output=True)
+    return next(target.iterdir())
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree")
+def test_weights_reach_the_wheel(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"
+    for folder in ("clit_zoo", "kernels"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    model = source / "weights" / "some-model"
+    model.mkdir(parents=True)
+    for name in (*FILES, "train.log"):
+        (model / name).write_text(name)
+
+    sdist = build(source, tmp_path / "sdist", "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    with zipfile.ZipFile(build(unpacked, tmp_path / "wheel", "wheel")) as wheel:
+        names = set(wheel.namelist())
+    assert {name for name in names if "some-model" in name} == {
+        f"clit_zoo/weights/some-model/{name}" for name in FILES
+    }
+    assert "clit_zoo/registry.py" in names and "clit_kernels/__init__.py" in names
+    assert not any(name.startswith(("tests/", "weights/", "kernels/")) for name in names)
