@@ -1,0 +1,104 @@
+"""A stage's q, k and v maps, computed row band by row band.
+
+The maps of a cascade's later stages are 4 and 16 times the input: whole, they are 15 GB each for a 720p input
+at x12 in the published size. Here only the rows that one output band reads exist. Rows that the next band
+reads too are kept, so nothing is computed twice.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from clit_kernels import Grid
+from torch import Tensor
+
+from .. import geometry
+from ..geometry import Size
+from ..sampling import resample_axis
+
+BAND_BYTES = 160 << 20
+"""Working set of one band, all stages together. 40 MiB was as fast; below that the halo starts to count."""
+
+COPIES = 8
+"""Maps' worth of memory that a row takes while its band is decoded: resampled map, q, k, v, padded copies."""
+
+
+class BandedMap:
+    """q, k and v of one stage, by rows.
+
+    Args:
+        base: (B, C, h, w) map that all stages share.
+        size: this stage's map size; other than the base's, the base is resampled bilinearly with zero padding.
+        radius: window radius; a query's window and its bilinear sample reach max(radius, 1) rows beyond it.
+        weight, bias: (3C, C, 3, 3), (3C,) of the stage's three convolutions.
+    """
+
+    def __init__(self, base: Tensor, size: Size, radius: int, weight: Tensor, bias: Tensor):
+        self.base, self.size, self.halo = base, size, max(radius, 1)
+        self.weight, self.bias = weight, bias
+        self.top, self.bottom = 0, 0
+        self.kept: Tensor | None = None
+
+    def rows(self, first: int, last: int) -> tuple[int, tuple[Tensor, ...]]:
+        """The maps that queries nearest to rows ``first`` to ``last`` read: (their first row, (q, k, v)).
+
+        Calls must not go backwards. Beyond the returned rows the whole map ends too, or nothing reads.
+        """
+        top = max(first - self.halo, 0)
+        bottom = min(last + self.halo + 1, self.size[0])
+        if self.kept is None or top >= self.bottom:
+            self.kept = self._project(top, bottom)
+        else:
+            new = [self._project(self.bottom, bottom)] if bottom > self.bottom else []
+            kept = self.kept[:, :, top - self.top :]
+            self.kept = torch.cat([kept, *new], 2) if new else kept
+            bottom = max(bottom, self.bottom)
+        self.top, self.bottom = top, bottom
+        return top, self.kept.chunk(3, 1)
+
+    def _project(self, top: int, bottom: int) -> Tensor:
+        """Rows [top, bottom) of q, k and v, (B, 3C, rows, w)."""
+        h, w = self.size
+        start, stop = max(top - 1, 0), min(bottom + 1, h)
+        if self.size == tuple(self.base.shape[-2:]):
+            rows = self.base[:, :, start:stop]
+        else:
+            device = self.base.device
+            index, offset = (
+                t.to(device) for t in geometry.axis_positions(self.base.shape[2], h, start, stop)
+            )
+            rows = resample_axis(self.base, 2, index, offset, "zeros")
+            index, offset = (t.to(device) for t in geometry.axis_positions(self.base.shape[3], w))
+            rows = resample_axis(rows, 3, index, offset, "zeros")
+        rows = F.pad(rows, (0, 0, start - (top - 1), (bottom + 1) - stop))
+        return F.conv2d(rows, self.weight, self.bias, padding=(0, 1))
+
+
+def cut_rows(
+    maps: Sequence[BandedMap], grids: Sequence[Grid], base: Tensor, *, whole: bool = False
+) -> Iterator[tuple[int, int]]:
+    """Cut the output rows into bands that fit ``BAND_BYTES``, as (start, stop).
+
+    A cut falls between two rows of the coarsest stage where the budget allows, else of the finest, so that
+    hardly any feature pixel's hoisted products are computed in two bands.
+    """
+    rows = grids[0].row.shape[0]
+    if whole:
+        yield 0, rows
+        return
+    row_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
+    per_row = sum(m.size[0] / rows * m.size[1] * row_bytes for m in maps)
+    height = max(1, int(BAND_BYTES / per_row))
+    coarse, fine = ([*_steps(grid.row), rows] for grid in (grids[0], grids[-1]))
+    start = 0
+    while start < rows:
+        fits = [cut for cut in coarse if start < cut <= start + height]
+        fits = fits or [cut for cut in fine if start < cut <= start + height]
+        stop = fits[-1] if fits else next(cut for cut in fine if cut > start)
+        yield start, stop
+        start = stop
+
+
+def _steps(index: Tensor) -> list[int]:
+    """Positions at which a non-decreasing index changes."""
+    return (torch.nonzero(index[1:] != index[:-1]).flatten() + 1).tolist()

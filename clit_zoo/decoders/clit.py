@@ -1,0 +1,184 @@
+"""CLIT: a cascade of local implicit transformers (Chen et al., CVPR 2023). LIT is CLIT with one stage.
+
+Parameter names are those of the authors' checkpoints. Stage i has three 3x3 convolutions and an MLP; all
+stages share ``conv_ch`` and the position bias. Stage 1 works on the encoder's map, stage i > 1 on that map
+resampled to the plan's size (``geometry.plan``); every stage is queried at the final coordinates:
+
+    R = MLP_1,  R <- MLP_i + 0.75 R,  output = R + bilinear(input)
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from clit_kernels import Queries, Raster, StageWeights, decode_stage
+from clit_kernels.position_bias import BANDS
+from torch import Tensor, nn
+
+from .. import geometry
+from ..geometry import Size
+from ..sampling import resample_grid, sample_border
+from .bands import BandedMap, cut_rows
+
+GAIN = 0.75
+"""Weight of the residual of the stage before (equation 9's lambda)."""
+
+
+class PositionBias(nn.Module):
+    """Holds the projection of the position encoding, under the authors' name."""
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.proj = nn.Linear(4 * BANDS, heads)
+
+
+class MLP(nn.Module):
+    """Holds the decoder's Linear layers, under the authors' names: GELUs stand at the odd indices."""
+
+    def __init__(self, in_features: int, hidden_dims: Sequence[int], out_features: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in hidden_dims:
+            layers += [nn.Linear(in_features, width), nn.GELU()]
+            in_features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(in_features, out_features))
+
+    def linears(self) -> list[nn.Linear]:
+        """The Linear layers in order."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+
+class CLIT(nn.Module):
+    """Cascaded local implicit transformer.
+
+    Args:
+        in_channels: channels of the encoder's map.
+        dim: channels C of q, k and v.
+        heads: attention heads H; divides ``dim``.
+        radius: the window has K = 2 * radius + 1 feature pixels a side.
+        stages: 1 is LIT, 2 and 3 the paper's CLIT.
+        hidden_dims: widths of the MLP's hidden layers.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        dim: int = 256,
+        heads: int = 8,
+        radius: int = 3,
+        stages: int = 1,
+        hidden_dims: Sequence[int] = (256, 256, 256, 256),
+    ):
+        super().__init__()
+        self.dim, self.heads, self.radius, self.stages = dim, heads, radius, stages
+        area = (2 * radius + 1) ** 2
+        self.conv_ch = nn.Conv2d(in_channels, dim, 3, padding=1)
+        self.conv_vs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(stages))
+        self.conv_qs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(stages))
+        self.conv_ks = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(stages))
+        self.pb_encoder = PositionBias(heads)
+        self.imnets = nn.ModuleList(MLP(area * dim + 2, hidden_dims, 3) for _ in range(stages))
+
+    def forward(
+        self,
+        feature: Tensor,
+        image: Tensor,
+        size: Size,
+        *,
+        backend: str = "auto",
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Decode every pixel of an output of ``size``, band by band.
+
+        Args:
+            feature: (B, in_channels, h, w) the encoder's map of ``image``.
+            image: (B, 3, h, w), normalised.
+            size: (H, W) of the output.
+            backend: as ``clit_kernels`` takes it; "reference" keeps whole maps, as the authors' code does.
+            progress: called with the share done, in (0, 1], after each band.
+
+        Returns:
+            (B, 3, H, W), normalised as ``image`` is.
+        """
+        batch, _, h, w = feature.shape
+        device = feature.device
+        base = self.conv_ch(feature)
+        sizes = geometry.plan(h, w, size, self.stages)
+        projections = [self._projection(i) for i in range(len(sizes))]
+        maps = [
+            BandedMap(base, s, self.radius, *p) for s, p in zip(sizes, projections, strict=True)
+        ]
+        cells = [geometry.cell_size(s, size, batch, device) for s in sizes]
+        grids = [geometry.grid(s, size, device) for s in sizes]
+        skip = geometry.grid((h, w), size, device)
+        out = image.new_empty(batch, 3, *size)
+        whole = backend == "reference"
+        for start, stop in cut_rows(maps, grids, base, whole=whole):
+            residual: Tensor | None = None
+            for i, (stage_map, grid) in enumerate(zip(maps, grids, strict=True)):
+                rows = grid.rows(start, stop)
+                top, (q, k, v) = stage_map.rows(int(rows.row[0]), int(rows.row[-1]))
+                residual = decode_stage(
+                    q, k, v, rows.shifted(top), self._stage(i), cells[i],
+                    previous=residual, gain=GAIN, backend=backend,
+                )  # fmt: skip
+            assert residual is not None
+            band = residual.transpose(1, 2).unflatten(2, (stop - start, size[1]))
+            out[:, :, start:stop] = band + resample_grid(image, skip.rows(start, stop), "border")
+            if progress is not None:
+                progress(stop / size[0])
+        return out
+
+    def query(
+        self,
+        feature: Tensor,
+        image: Tensor,
+        coords: Tensor,
+        cell: Tensor,
+        sizes: Sequence[Size],
+        *,
+        raster: Raster | None = None,
+        backend: str = "auto",
+    ) -> Tensor:
+        """Decode a list of positions; what training uses.
+
+        Args:
+            feature, image: as in ``forward``.
+            coords: (B, N, 2) positions (y, x) in [-1, 1].
+            cell: (B, 2) size of an output pixel in the same units: (2 / H, 2 / W).
+            sizes: map size of each stage to pass, the first being the feature's own.
+            raster: the same positions as a raster on the feature map, where they are one.
+            backend: as ``clit_kernels`` takes it.
+
+        Returns:
+            (B, N, 3), normalised as ``image`` is.
+        """
+        base = self.conv_ch(feature)
+        residual: Tensor | None = None
+        for i, stage_size in enumerate(sizes):
+            queries: Queries = geometry.points(coords, stage_size)
+            if raster is not None and stage_size == tuple(feature.shape[-2:]):
+                queries = raster
+            _, (q, k, v) = BandedMap(base, stage_size, self.radius, *self._projection(i)).rows(
+                0, stage_size[0] - 1
+            )
+            scale = torch.tensor(stage_size, dtype=cell.dtype, device=cell.device)
+            residual = decode_stage(
+                q, k, v, queries, self._stage(i), cell * scale, previous=residual, gain=GAIN, backend=backend
+            )
+        assert residual is not None
+        return residual + sample_border(image, geometry.points(coords, (image.shape[2], image.shape[3])))
+
+    def _projection(self, i: int) -> tuple[Tensor, Tensor]:
+        """Stage i's three convolutions as one: weight (3C, C, 3, 3) and bias (3C,), for q, k, v."""
+        convs = (self.conv_qs[i], self.conv_ks[i], self.conv_vs[i])
+        return torch.cat([c.weight for c in convs]), torch.cat([c.bias for c in convs])
+
+    def _stage(self, i: int) -> StageWeights:
+        mlp = self.imnets[i]
+        assert isinstance(mlp, MLP)
+        linears, proj = mlp.linears(), self.pb_encoder.proj
+        return StageWeights(
+            proj.weight, proj.bias, [x.weight for x in linears], [x.bias for x in linears],
+            self.heads, self.radius,
+        )  # fmt: skip

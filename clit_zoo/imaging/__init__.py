@@ -1,0 +1,29 @@
+"""Pictures in and out: file, PIL image, array or tensor <-> float tensor (B, 3, h, w) in [0, 1].
+
+`enlarge` is the whole trip for a model's `upscale`; `read`, `enlarge_picture` and `write` are the same trip
+for files, keeping 16 bits, alpha, ICC profile, EXIF and resolution.
+"""
+
+from .convert import decode, encode, enlarge, enlarge_picture
+from .files import MAX_INPUT_PIXELS, Header, is_picture_name, probe, read
+from .formats import OUTPUT_FORMATS, OutputFormat, check_output, format_of
+from .picture import Picture
+from .write import write
+
+__all__ = [
+    "MAX_INPUT_PIXELS",
+    "OUTPUT_FORMATS",
+    "Header",
+    "OutputFormat",
+    "Picture",
+    "check_output",
+    "decode",
+    "encode",
+    "enlarge",
+    "enlarge_picture",
+    "format_of",
+    "is_picture_name",
+    "probe",
+    "read",
+    "write",
+]

@@ -1,0 +1,149 @@
+"""SuperResolver: an encoder and a decoder that enlarge a picture by any factor."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import geometry
+from .config import ModelConfig
+from .decoders import build_decoder
+from .encoders import build_encoder
+from .errors import ImageError, ScaleError
+from .geometry import Size
+
+Progress = Callable[[float], None]
+
+
+class SuperResolver(nn.Module):
+    """One model that enlarges a picture by any factor.
+
+    ``create_model`` and ``from_pretrained`` build it. Calls leave nothing behind in the model, so threads may
+    share one.
+
+    Attributes:
+        config: the settings it was built from.
+        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference".
+    """
+
+    def __init__(self, config: ModelConfig, *, backend: str = "auto"):
+        super().__init__()
+        self.config, self.backend = config, backend
+        encoder, decoder = dict(config.encoder), dict(config.decoder)
+        self.encoder = build_encoder(encoder.pop("name"), **encoder)
+        self.decoder = build_decoder(decoder.pop("name"), self.encoder.out_channels, **decoder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype, in which the model computes."""
+        return next(self.parameters()).dtype
+
+    def forward(self, image: Tensor, size: Size, *, progress: Progress | None = None) -> Tensor:
+        """Enlarge a batch.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1], any h, w >= 1.
+            size: (H, W) of the output, at least (h, w).
+            progress: called with the share of the decoding done, in (0, 1].
+
+        Returns:
+            (B, 3, H, W) in about [0, 1], not clamped.
+
+        Raises:
+            ImageError: ``image`` is not of that shape.
+            ScaleError: ``size`` is not.
+        """
+        h, w = self._check(image)
+        size = geometry.output_size(h, w, size=size)
+        x = self._normalise(image)
+        out = self.decoder(self.encoder(x), x, size, backend=self.backend, progress=progress)
+        return out * 0.5 + 0.5
+
+    def query(
+        self, image: Tensor, coords: Tensor, cell: Tensor, *, sizes: Sequence[Size] | None = None
+    ) -> Tensor:
+        """Colours at any positions of a batch.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1].
+            coords: (B, N, 2) positions (y, x); the picture spans [-1, 1].
+            cell: (B, 2) size (y, x) of an output pixel in the same units: (2 / H, 2 / W).
+            sizes: feature-map size of each stage to pass, the first being (h, w); planned from ``cell`` where
+                left out, which must then give every image of the batch the same plan.
+
+        Returns:
+            (B, N, 3), not clamped.
+
+        Raises:
+            ImageError: a tensor's shape does not fit.
+            ScaleError: the images' cells ask for different plans.
+        """
+        h, w = self._check(image)
+        batch = image.shape[0]
+        if coords.dim() != 3 or coords.shape[0] != batch or coords.shape[2] != 2:
+            raise ImageError(f"coords must be ({batch}, N, 2), one list for each image; got {tuple(coords.shape)}")
+        if tuple(cell.shape) != (batch, 2):
+            raise ImageError(f"cell must be ({batch}, 2), one pair for each image; got {tuple(cell.shape)}")
+        x = self._normalise(image)
+        plan = list(sizes) if sizes is not None else self._plan(h, w, cell)
+        return self.decoder.query(self.encoder(x), x, coords, cell, plan, backend=self.backend) * 0.5 + 0.5
+
+    def query_raster(self, image: Tensor, raster: geometry.Raster, cell: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """``query`` at M positions nearest to each feature pixel, without gathers in the first stage.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1].
+            raster: offsets (B, M, h, w, 2).
+            cell: (B, 2) size of an output pixel, the picture spanning [-1, 1].
+            sizes: map size of each stage to pass, the first being (h, w).
+
+        Returns:
+            (B, M * h * w, 3) in the raster's order.
+        """
+        self._check(image)
+        x = self._normalise(image)
+        coords = geometry.raster_coords(raster)
+        out = self.decoder.query(
+            self.encoder(x), x, coords, cell, list(sizes), raster=raster, backend=self.backend
+        )
+        return out * 0.5 + 0.5
+
+    @torch.inference_mode()
+    def enlarge(self, image: Tensor, size: Size, progress: Progress | None = None) -> Tensor:
+        """``forward`` without gradients: (B, 3, h, w) float32 in [0, 1] on any device -> the same at ``size``,
+        clamped, in float32 on the input's device."""
+        out = self(image.to(self.device), size, progress=progress)
+        return out.float().clamp_(0, 1).to(image.device)
+
+    def _plan(self, h: int, w: int, cell: Tensor) -> list[Size]:
+        plans = {
+            tuple(geometry.plan(h, w, (max(h, round(2 / y)), max(w, round(2 / x))), self.decoder.stages))
+            for y, x in cell.tolist()
+        }
+        if len(plans) != 1:
+            raise ScaleError(
+                "the images of this batch have cells that pass the cascade at different sizes; query them "
+                "separately, or give the sizes"
+            )
+        return list(plans.pop())
+
+    def _normalise(self, image: Tensor) -> Tensor:
+        x = (image - 0.5) / 0.5
+        x = x.to(self.dtype)
+        # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
+        return x.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def _check(image: Tensor) -> Size:
+        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or 0 in image.shape:
+            raise ImageError(
+                f"image must be a float tensor (B, 3, h, w) in [0, 1]; got {image.dtype} {tuple(image.shape)}"
+            )
+        return image.shape[2], image.shape[3]

@@ -1,0 +1,51 @@
+"""Bilinear resampling by nearest pixel and offset: exact positions, separable on grids."""
+
+from typing import Literal
+
+import torch
+from clit_kernels import Grid, Points
+from clit_kernels.queries import gather_pixels
+from torch import Tensor
+
+Padding = Literal["zeros", "border"]
+
+
+def resample_axis(x: Tensor, dim: int, index: Tensor, offset: Tensor, padding: Padding) -> Tensor:
+    """Linear interpolation of ``x`` along ``dim`` at positions ``index + offset`` (R,)."""
+    n = x.shape[dim]
+    low = index - (offset < 0).long()
+    fraction = offset + (offset < 0).to(offset.dtype)
+    total: Tensor | None = None
+    for pixel, weight in ((low, 1 - fraction), (low + 1, fraction)):
+        if padding == "zeros":
+            weight = weight * ((pixel >= 0) & (pixel < n)).to(weight.dtype)
+        shape = [1] * x.dim()
+        shape[dim] = -1
+        part = x.index_select(dim, pixel.clamp(0, n - 1)) * weight.to(x.dtype).view(shape)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def resample_grid(x: Tensor, grid: Grid, padding: Padding) -> Tensor:
+    """``x`` (B, C, h, w) at a grid's rows and columns -> (B, C, R, S)."""
+    rows = resample_axis(x, 2, grid.row, grid.row_offset, padding)
+    return resample_axis(rows, 3, grid.col, grid.col_offset, padding)
+
+
+def sample_border(x: Tensor, points: Points) -> Tensor:
+    """``x`` (B, C, h, w) at points -> (B, N, C); positions outside take the border's value."""
+    h, w = x.shape[-2:]
+    below = (points.offset < 0).long()
+    low = points.index - below
+    fraction = (points.offset + below.to(points.offset.dtype)).to(x.dtype)
+    limit = torch.tensor((h - 1, w - 1), device=x.device)
+    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            corner = low + torch.tensor((dy, dx), device=x.device)
+            value = gather_pixels(x, corner.clamp(min=0).minimum(limit))
+            weight_y = fraction[..., 0] if dy else 1 - fraction[..., 0]
+            weight_x = fraction[..., 1] if dx else 1 - fraction[..., 1]
+            total = total + value * (weight_y * weight_x).unsqueeze(-1)
+    return total

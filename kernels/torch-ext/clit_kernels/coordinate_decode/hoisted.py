@@ -1,0 +1,146 @@
+"""The decoder's first layer summed in the order that does the least work.
+
+    hidden(q) = sum_{h,k} a(q, h, k) U(p0, h, k) + cell W_c + b,    U(p, h, k) = v[p + k]_h W_1[k, h]
+
+U belongs to a feature pixel, not to a query, and the s**2 queries nearest to one feature pixel share it: per
+feature pixel K*K*C*D multiplications, per query K*K*H*D instead of K*K*C*D. Where there are few queries per
+feature pixel the direct order is cheaper: ``prefer_hoisted`` counts.
+
+Plain PyTorch, any device, differentiable. A list of points always takes the direct order.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..grouping import crop, group_axis, windows
+from ..queries import Points, Queries, Raster, as_points, gather_pixels, tap_offsets
+
+
+class MLP(NamedTuple):
+    """A decoder's MLP, its first layer laid out for both orders.
+
+    ``direct`` (D, K*K*C) taps, heads, channels; ``hoisted`` (H*K*K, c, D) one block per head and tap;
+    ``constant`` (B, D) the part of the first layer that no query changes: bias and cell.
+    """
+
+    direct: Tensor
+    hoisted: Tensor
+    constant: Tensor
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+
+
+def prepare_mlp(
+    mlp_weights: Sequence[Tensor],
+    mlp_biases: Sequence[Tensor],
+    cell: Tensor,
+    heads: int,
+    area: int,
+    dtype: torch.dtype,
+) -> MLP:
+    """Lay out an MLP for maps of ``dtype``; ``cell`` (B, 2) in half feature pixels."""
+    first = mlp_weights[0]
+    wide = torch.promote_types(first.dtype, torch.float32)
+    constant = cell.to(wide) @ first[:, -2:].to(wide).T + mlp_biases[0].to(wide)
+    direct = first[:, :-2].to(dtype)
+    blocks = direct.reshape(first.shape[0], area, heads, -1).permute(2, 1, 3, 0)
+    return MLP(
+        direct,
+        blocks.reshape(heads * area, -1, first.shape[0]),
+        constant.to(dtype),
+        tuple(w.to(dtype) for w in mlp_weights[1:]),
+        tuple(b.to(dtype) for b in mlp_biases[1:]),
+    )
+
+
+def prefer_hoisted(pixels: int, slots: int, count: int, channels: int, heads: int) -> bool:
+    """Whether U once per feature pixel costs fewer multiplications than one product per query.
+
+    ``pixels`` feature pixels of ``slots`` query slots each (spare ones included) serve ``count`` queries.
+    """
+    return pixels * (channels + slots * heads) < count * channels
+
+
+def hidden_hoisted(weights: Tensor, v: Tensor, mlp: MLP, buffer: Tensor | None = None) -> Tensor:
+    """First layer without its constant, (P, slots, D), from group weights (B, hp, wp, H, slots, K*K) and
+    windows v (B, hp, wp, K, K, C). ``buffer`` (H*K*K, P, D) takes U when no gradient is asked for."""
+    batch, hp, wp, heads, slots, area = weights.shape
+    pixels = batch * hp * wp
+    values = v.unflatten(-1, (heads, -1)).permute(5, 3, 4, 0, 1, 2, 6).reshape(heads * area, pixels, -1)
+    u = torch.bmm(values, mlp.hoisted) if buffer is None else torch.bmm(values, mlp.hoisted, out=buffer)
+    scale = weights.transpose(3, 4).reshape(pixels, slots, heads * area)
+    return torch.bmm(scale, u.transpose(0, 1))
+
+
+def hidden_direct(weights: Tensor, values: Tensor, mlp: MLP) -> Tensor:
+    """First layer without its constant, (..., D), from weights (..., H, K*K) and values (..., K*K, C)."""
+    scaled = values.unflatten(-1, (weights.shape[-2], -1)) * weights.transpose(-1, -2).unsqueeze(-1)
+    return F.linear(scaled.flatten(-3), mlp.direct)
+
+
+def finish(hidden: Tensor, mlp: MLP) -> Tensor:
+    """The MLP after its first product: hidden (B, ..., D) -> (B, ..., out)."""
+    constant = mlp.constant.reshape(mlp.constant.shape[0], *[1] * (hidden.dim() - 2), -1)
+    x = hidden + constant if hidden.requires_grad or constant.requires_grad else hidden.add_(constant)
+    for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
+        x = F.linear(F.gelu(x), weight, bias)
+    return x
+
+
+def coordinate_decode_hoisted(
+    weights: Tensor,
+    v: Tensor,
+    queries: Queries,
+    mlp_weights: Sequence[Tensor],
+    mlp_biases: Sequence[Tensor],
+    cell: Tensor,
+    *,
+    previous: Tensor | None = None,
+    gain: float = 0.75,
+) -> Tensor:
+    """Values (B, Q, out) from attention weights (B, Q, H, K*K) and v (B, C, h, w); see the reference."""
+    batch, count, heads, area = weights.shape
+    mlp = prepare_mlp(mlp_weights, mlp_biases, cell, heads, area, v.dtype)
+    weights = weights.to(v.dtype)
+    hidden = _group_hidden(weights, v, queries, mlp)
+    if hidden is None:
+        points = as_points(queries, batch)
+        taps = tap_offsets((int(area**0.5) - 1) // 2, v.device)
+        values = gather_pixels(v, points.index.unsqueeze(2) + taps)
+        hidden = hidden_direct(weights, values, mlp)
+    out = finish(hidden, mlp)
+    return out if previous is None else out + gain * previous.to(out.dtype)
+
+
+def _group_hidden(weights: Tensor, v: Tensor, queries: Queries, mlp: MLP) -> Tensor | None:
+    """First layer (B, Q, D) in the hoisted order, or None where the direct order is cheaper."""
+    if isinstance(queries, Points):
+        return None
+    batch, count, heads, area = weights.shape
+    radius = (int(area**0.5) - 1) // 2
+    channels, h, w = v.shape[1:]
+    if isinstance(queries, Raster):
+        m = queries.offset.shape[1]
+        if not prefer_hoisted(h * w, m, count, channels, heads):
+            return None
+        v_windows = windows(crop(v, -radius, h + radius, -radius, w + radius), 2 * radius + 1)
+        grouped = weights.unflatten(1, (m, h, w)).permute(0, 2, 3, 4, 1, 5)
+        hidden = hidden_hoisted(grouped, v_windows, mlp)
+        return hidden.unflatten(0, (batch, h, w)).permute(0, 3, 1, 2, 4).flatten(1, 3)
+    rows, cols = group_axis(queries.row), group_axis(queries.col)
+    (hp, my), (wp, mx) = rows.slots.shape, cols.slots.shape
+    if not prefer_hoisted(hp * wp, my * mx, count, channels, heads):
+        return None
+    top, left = rows.first - radius, cols.first - radius
+    v_crop = crop(v, top, rows.first + hp + radius, left, cols.first + wp + radius)
+    grid = weights.unflatten(1, (queries.row.shape[0], -1))
+    grid = grid.index_select(1, rows.slots.flatten()).index_select(2, cols.slots.flatten())
+    grouped = grid.unflatten(2, (wp, mx)).unflatten(1, (hp, my)).permute(0, 1, 3, 5, 2, 4, 6)
+    hidden = hidden_hoisted(grouped.flatten(4, 5), windows(v_crop, 2 * radius + 1), mlp)
+    hidden = hidden.unflatten(1, (my, mx)).unflatten(0, (batch, hp, wp)).permute(0, 1, 3, 2, 4, 5)
+    hidden = hidden.flatten(3, 4).flatten(1, 2)
+    return hidden.index_select(1, rows.place).index_select(2, cols.place).flatten(1, 2)

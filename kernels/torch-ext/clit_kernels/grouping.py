@@ -1,0 +1,70 @@
+"""Queries gathered by the feature pixel they are nearest to.
+
+All queries nearest to one feature pixel share its K x K window. A ``Group`` holds, for a rectangle of feature
+pixels, the offsets of my x mx query slots each, as two tensors that broadcast to (B, hp, wp, my, mx):
+
+* a grid tile:  ``y`` (1, hp, 1, my, 1) and ``x`` (1, 1, wp, 1, mx), so that its bias tables stay 1-D;
+* a raster:     both (B, h, w, M, 1).
+
+A feature row with fewer output rows than another repeats its last one in the spare slots.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Group(NamedTuple):
+    """``y`` and ``x`` offsets, broadcasting to (B, hp, wp, my, mx), in feature pixels."""
+
+    y: Tensor
+    x: Tensor
+
+    @property
+    def slots(self) -> int:
+        """Query slots per feature pixel."""
+        my, mx = torch.broadcast_shapes(self.y.shape[3:], self.x.shape[3:])
+        return my * mx
+
+
+class AxisSlots(NamedTuple):
+    """One axis of a grid, by feature pixel.
+
+    ``first``: the first feature pixel; ``slots`` (n, m): positions on the axis for each of n feature pixels;
+    ``place`` (R,): where position i stands in the flattened slots; ``starts``: the n + 1 positions at which
+    the feature pixels' own ones begin; ``full``: no slot is spare.
+    """
+
+    first: int
+    slots: Tensor
+    place: Tensor
+    starts: list[int]
+    full: bool
+
+
+def group_axis(index: Tensor) -> AxisSlots:
+    """Group an axis' nearest feature pixels ``index`` (R,), which must not decrease."""
+    first = int(index[0])
+    pixel = index - first
+    counts = torch.bincount(pixel)
+    most = int(counts.max())
+    starts = counts.cumsum(0) - counts
+    ahead = torch.arange(most, device=index.device)
+    within = torch.minimum(ahead, (counts - 1).clamp(min=0).unsqueeze(1))
+    slots = (starts.unsqueeze(1) + within).clamp(max=index.shape[0] - 1)
+    place = pixel * most + torch.arange(index.shape[0], device=index.device) - starts[pixel]
+    edges = [*starts.tolist(), index.shape[0]]
+    return AxisSlots(first, slots, place, edges, bool((counts == most).all()))
+
+
+def crop(feature: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Rows [top, bottom) and columns [left, right) of ``feature`` (B, C, h, w), zero outside -> NHWC."""
+    h, w = feature.shape[-2:]
+    return F.pad(feature.permute(0, 2, 3, 1), (0, 0, -left, right - w, -top, bottom - h))
+
+
+def windows(cropped: Tensor, side: int) -> Tensor:
+    """All side x side windows of ``cropped`` (B, h, w, C): a view (B, h-side+1, w-side+1, side, side, C)."""
+    return cropped.unfold(1, side, 1).unfold(2, side, 1).movedim(3, -1)

@@ -1,0 +1,49 @@
+"""Attention weights of queries over the K x K feature pixels around each."""
+
+from torch import Tensor
+
+from ..backends import choose
+from ..queries import Queries
+from .hoisted import local_attention_hoisted
+from .reference import local_attention_reference
+
+__all__ = ["local_attention", "local_attention_hoisted", "local_attention_reference", "why_not"]
+
+
+def local_attention(
+    q: Tensor,
+    k: Tensor,
+    queries: Queries,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    *,
+    heads: int,
+    radius: int,
+    backend: str = "auto",
+) -> Tensor:
+    """Cross-scale local attention (Chen et al., CVPR 2023, equations 2 to 7, up to the softmax).
+
+    Args:
+        q, k: (B, C, h, w) query and key maps of one dtype; C is a multiple of ``heads``.
+        queries: ``Grid``, ``Points`` or ``Raster`` on that map; Q queries per image. A grid's pixels lie on
+            the map; points may lie anywhere and meet zero keys outside.
+        proj_weight, proj_bias: (heads, 64), (heads,) projection of the position encoding.
+        heads, radius: the window has K = 2 * radius + 1 pixels a side.
+        backend: "auto", "triton", "hoisted" or "reference".
+
+    Returns:
+        (B, Q, heads, K*K) weights that sum to 1 over the last axis, in the maps' dtype.
+
+    Raises:
+        ValueError: the backend named cannot serve this call; the message says why.
+    """
+    chosen = choose("local_attention", backend, lambda name: why_not(name, q))
+    run = local_attention_reference if chosen == "reference" else local_attention_hoisted
+    return run(q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius)
+
+
+def why_not(backend: str, q: Tensor) -> str | None:
+    """Why ``backend`` cannot serve maps like ``q``, or None."""
+    if backend == "triton":
+        return "this version has no Triton kernel for it"
+    return None

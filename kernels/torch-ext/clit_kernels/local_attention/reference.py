@@ -1,0 +1,43 @@
+"""Local attention of a query over the K x K feature pixels around it: the formula, literally.
+
+    a(q, h, k) = softmax_k( <q(x)_h, k(p0 + k)_h> / sqrt(C / H) + B_h(delta) )
+
+Chen et al., CVPR 2023, equations 2 to 7. Keys outside the map are zero and stay in the softmax.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..position_bias import encode
+from ..queries import Queries, as_points, gather_pixels, sample_bilinear, tap_offsets
+
+
+def local_attention_reference(
+    q: Tensor,
+    k: Tensor,
+    queries: Queries,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    *,
+    heads: int,
+    radius: int,
+    upcast: torch.dtype | None = None,
+) -> Tensor:
+    """Attention weights (B, Q, heads, K*K) of q, k (B, C, h, w) at ``queries``, computed in ``upcast``."""
+    dtype = upcast or q.dtype
+    q, k, proj_weight, proj_bias = (t.to(dtype) for t in (q, k, proj_weight, proj_bias))
+    batch, channels = q.shape[:2]
+    points = as_points(queries, batch)
+    taps = tap_offsets(radius, q.device)
+
+    query = sample_bilinear(q, points).unflatten(-1, (heads, -1))  # (B, N, H, c)
+    keys = gather_pixels(k, points.index.unsqueeze(2) + taps).unflatten(-1, (heads, -1))  # (B, N, K*K, H, c)
+    logits = torch.einsum("bnhc,bnkhc->bnhk", query, keys) / math.sqrt(channels // heads)
+
+    # the encoding's arguments reach 7,000 rad: never below float32
+    wide = torch.promote_types(dtype, torch.float32)
+    relative = 2 * (points.offset.to(wide).unsqueeze(2) - taps.to(wide))
+    bias = encode(relative) @ proj_weight.to(wide).T + proj_bias.to(wide)  # (B, N, K*K, H)
+    return torch.softmax(logits.to(wide) + bias.transpose(2, 3), -1).to(dtype)
