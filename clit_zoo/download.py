@@ -122,8 +122,7 @@ def _knock(repo: Repo, filename: str) -> None:
 
 def ask(url: str, repo: Repo) -> int | None:
     """GETs the first byte of `url`; returns the size of the whole where the server tells."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     headers = build_hf_headers(token=repo.token, library_name="clit_zoo")
     headers |= {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
