@@ -50,7 +50,11 @@ def probe(path: str | os.PathLike) -> Header:
         with _pillow(file) as image:
             _check_pixels(image.width, image.height, source)
             orientation, _ = metadata.read_exif(image.getexif)
-            width, height = image.size if orientation <= 4 else image.size[::-1]
+            width, height = image.size
+            if image.format == "TIFF":  # whether Pillow has turned the size already depends on its version
+                width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
+            if orientation > 4:
+                width, height = height, width
             gray = image.mode in ("1", "L", "La", "LA", "I", "F") or image.mode.startswith("I;16")
             bits = 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
             name = "jpeg" if image.format == "MPO" else (image.format or "unknown").lower()

@@ -153,7 +153,7 @@ def write_tiff(
     texts: list[tuple] = [
         (t, "s", 0, v, True) for t, v in entries.items() if isinstance(v, str) and t not in _OURS
     ]
-    pointers: list[tuple] = [(tag, "I", 1, 0, True) for tag in subs]
+    pointers: list[tuple] = [(_POINTERS[tag], "I", 1, 0, True) for tag in subs]
     orientation: list[tuple] = [(metadata.ORIENTATION, "H", 1, 1, True)]
     tifffile.imwrite(
         path,
@@ -170,26 +170,25 @@ def write_tiff(
         resolutionunit="INCH" if dpi else None,
         metadata=None,
         software=False,
-        extratags=sorted(texts + pointers + orientation),
+        extratags=texts + pointers + orientation,
     )
     if subs:
         _append_ifds(path, subs)
 
 
+# tifffile writes these two only when they are given by name.
+_POINTERS: dict[int, str] = {metadata.EXIF_IFD: "ExifTag", metadata.GPS_IFD: "GPSTag"}
 _OURS = {282, 283, 296, 34675}  # written through tifffile's own arguments
 
 
 def _append_ifds(path: str | os.PathLike, subs: dict[int, dict[int, Any]]) -> None:
     """Put the EXIF and GPS directories behind the pixels and let the placeholder tags point at them."""
-    with tifffile.TiffFile(path) as file:
-        big = file.is_bigtiff
-        slots = {tag: file.pages[0].tags[tag].valueoffset for tag in subs}  # type: ignore[union-attr]
     with open(path, "r+b") as raw:
-        for tag, values in subs.items():
-            ifd = TiffImagePlugin.ImageFileDirectory_v2(
-                b"II+\0\0\0\0\0" if big else b"II*\0\0\0\0\0", group=tag
-            )
-            for key, value in values.items():
+        slots, big = _value_slots(raw)
+        head = b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)
+        for tag in sorted(subs.keys() & slots.keys()):
+            ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=tag)
+            for key, value in subs[tag].items():
                 ifd[key] = value
             start = raw.seek(0, os.SEEK_END)
             if start % 2:  # directories begin on a word boundary
@@ -199,6 +198,21 @@ def _append_ifds(path: str | os.PathLike, subs: dict[int, dict[int, Any]]) -> No
             raw.write(ifd.tobytes(start))
             raw.seek(slots[tag])
             raw.write(struct.pack("<I", start))
+
+
+def _value_slots(raw: IO[bytes]) -> tuple[dict[int, int], bool]:
+    """Where a little-endian TIFF's first directory keeps each tag's value, and whether it is a BigTIFF."""
+    big = raw.read(4)[2] == 43
+    offset, count, entry, value = (8, "<Q", 20, 12) if big else (4, "<H", 12, 8)
+    raw.seek(offset)
+    (start,) = struct.unpack("<Q" if big else "<I", raw.read(8 if big else 4))
+    raw.seek(start)
+    (entries,) = struct.unpack(count, raw.read(struct.calcsize(count)))
+    start = raw.tell()
+    table = raw.read(entries * entry)
+    return {
+        struct.unpack_from("<H", table, i * entry)[0]: start + i * entry + value for i in range(entries)
+    }, big
 
 
 def _full_scale(dtype: np.dtype) -> int:

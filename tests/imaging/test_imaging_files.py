@@ -1,0 +1,169 @@
+"""What survives a round trip through read, enlarge_picture and write."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from sample_pictures import (
+    EXIF_IFD,
+    GPS_IFD,
+    ORIENTATION,
+    camera_exif,
+    enlarged,
+    profile,
+    read_deep,
+    write_deep,
+)
+
+from clit_zoo import imaging
+
+
+@pytest.mark.parametrize(
+    ("mode", "extension"),
+    [(m, e) for e in ("png", "tif", "webp") for m in ("L", "LA", "RGB", "RGBA")]
+    + [("L", "jpg"), ("RGB", "jpg")],
+)
+def test_eight_bits_gray_and_alpha(mode, extension, rgb, tmp_path):
+    image = Image.fromarray(rgb).convert(mode)
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(np.tile(np.uint8([0, 255] * 5), (6, 1))))
+    image.save(tmp_path / "in.png")
+    assert enlarged(tmp_path / "in.png", tmp_path / f"out.{extension}", scale=1, quality=100) == []
+    with Image.open(tmp_path / f"out.{extension}") as output:
+        webp = {"L": "RGB", "LA": "RGBA"}.get(mode, mode)
+        assert output.mode == (webp if extension == "webp" else mode)
+        expected, got = (np.asarray(i.convert("RGBA")).astype(int) for i in (image, output))
+    visible = expected[..., 3] > 0
+    np.testing.assert_array_equal(got[..., 3], expected[..., 3])
+    assert np.abs(got - expected)[visible].max() <= (6 if extension == "jpg" else 0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("source", ["png", "tif"])
+@pytest.mark.parametrize("target", ["png", "tif"])
+def test_sixteen_bits_survive(channels, source, target, deep, tmp_path):
+    samples = deep[..., [3, 1, 2, 0]][..., :channels].copy()
+    if channels in (2, 4):
+        samples[..., -1] |= 1  # nowhere fully transparent: there the colour is free to change
+    write_deep(tmp_path / f"in.{source}", samples)
+    assert imaging.probe(tmp_path / f"in.{source}") == imaging.Header(
+        10, 6, channels < 3, channels in (2, 4), 16, {"tif": "tiff"}.get(source, source)
+    )
+    assert enlarged(tmp_path / f"in.{source}", tmp_path / f"out.{target}", scale=1) == []
+    np.testing.assert_array_equal(read_deep(tmp_path / f"out.{target}"), samples)
+    enlarged(tmp_path / f"in.{source}", tmp_path / f"big.{target}", scale=2)
+    big = read_deep(tmp_path / f"big.{target}")
+    colors = slice(0, 1 if channels < 3 else 3)
+    np.testing.assert_array_equal(big[::2, ::2, colors], samples[..., colors])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floating_point_tiff_survives(dtype, tmp_path):
+    samples = np.random.default_rng(2).random((5, 7, 3)).astype(dtype)
+    tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb")
+    assert imaging.probe(tmp_path / "in.tif").bits == 32
+    enlarged(tmp_path / "in.tif", tmp_path / "out.tif", scale=1)
+    output = tifffile.imread(tmp_path / "out.tif")
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, samples, atol=1e-7)
+    (notice,) = enlarged(tmp_path / "in.tif", tmp_path / "out.png", scale=1)
+    assert "32-bit floating-point" in notice and "16 bits" in notice
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
+def test_profile_resolution_and_exif_survive(extension, rgb, tmp_path):
+    Image.fromarray(rgb).save(
+        tmp_path / "in.jpg",
+        icc_profile=profile("RGB "),
+        dpi=(300, 150),
+        exif=camera_exif().tobytes(),
+        quality=100,
+    )
+    assert enlarged(tmp_path / "in.jpg", tmp_path / f"out.{extension}") == []
+    check_metadata(tmp_path / f"out.{extension}", has_dpi=extension != "webp")
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_profile_resolution_and_exif_survive_in_sixteen_bits(extension, deep, tmp_path):
+    extra = {"icc": profile("RGB "), "dpi": (300, 150), "exif": camera_exif().tobytes()}
+    with open(tmp_path / "in.png", "wb") as file:
+        imaging.png.write_png(file, deep[..., :3], **extra)
+    enlarged(tmp_path / "in.png", tmp_path / f"middle.{extension}", scale=1)
+    enlarged(tmp_path / f"middle.{extension}", tmp_path / f"out.{extension}")
+    check_metadata(tmp_path / f"out.{extension}")
+
+
+def check_metadata(path, has_dpi=True):
+    picture = imaging.read(path)
+    assert (picture.height, picture.width) == (12, 20)
+    assert picture.icc == profile("RGB ")
+    assert not has_dpi or picture.dpi == pytest.approx((300, 150), abs=0.05)
+    exif = Image.Exif()
+    exif.load(picture.exif)
+    assert exif[0x010F] == "Maker" and "rg" in exif[0x8298] and exif[ORIENTATION] == 1
+    details = exif.get_ifd(EXIF_IFD)
+    assert details[0x9003] == "2024:05:06 07:08:09" and float(details[0x829A]) == pytest.approx(0.004)
+    assert (details[0xA002], details[0xA003]) == (20, 12)
+    assert [float(part) for part in exif.get_ifd(GPS_IFD)[2]] == pytest.approx([48, 8, 14.25])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", ["jpg", "png", "deep.png", "tif", "deep.tif"])
+def test_orientation_is_applied_once(orientation, extension, tmp_path):
+    upright = np.zeros((4, 6), np.uint8)
+    upright[0, 0], upright[0, -1], upright[-1, 0] = 90, 160, 230
+    upright = upright.repeat(8, 0).repeat(8, 1)
+    turned = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.T,
+        6: np.rot90(upright), 7: np.rot90(upright, 2).T, 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    stored, path = np.ascontiguousarray(turned), tmp_path / f"in.{extension}"
+    exif = camera_exif(orientation)
+    if extension == "deep.png":
+        with open(path, "wb") as file:
+            imaging.png.write_png(file, stored[..., None].astype(np.uint16) * 257, exif=exif.tobytes())
+    elif extension == "deep.tif":
+        tags = [(ORIENTATION, "H", 1, orientation, True)]
+        tifffile.imwrite(path, stored.astype(np.uint16) * 257, photometric="minisblack", extratags=tags)
+    else:
+        Image.fromarray(stored).save(
+            path, exif=exif.tobytes(), **({"dpi": (300, 150)} if extension == "jpg" else {})
+        )
+    assert (imaging.probe(path).height, imaging.probe(path).width) == upright.shape
+    enlarged(path, tmp_path / f"out.{extension}")
+    again = imaging.read(tmp_path / f"out.{extension}")
+    got = (again.color[0, 0] * 255).round().numpy()
+    assert np.abs(got - upright.repeat(2, 0).repeat(2, 1)).max() <= (4 if extension == "jpg" else 0)
+    if extension == "jpg":
+        assert again.dpi == ((150, 300) if orientation > 4 else (300, 150))
+
+
+def test_a_profile_of_other_channels_is_dropped(rgb, tmp_path):
+    Image.fromarray(rgb).convert("L").save(tmp_path / "gray.png", icc_profile=profile("GRAY"))
+    assert imaging.read(tmp_path / "gray.png").icc == profile("GRAY")
+    enlarged(tmp_path / "gray.png", tmp_path / "out.webp")  # WebP has no gray form
+    assert imaging.read(tmp_path / "out.webp").icc is None
+    Image.fromarray(rgb).convert("CMYK").save(tmp_path / "ink.jpg", icc_profile=profile("CMYK"), quality=100)
+    notices = enlarged(tmp_path / "ink.jpg", tmp_path / "out.png", scale=1)
+    assert any("CMYK" in notice for notice in notices)
+    assert imaging.read(tmp_path / "out.png").icc is None
+    with Image.open(tmp_path / "out.png") as output:
+        assert np.abs(np.asarray(output).astype(int) - rgb).mean() < 12
+
+
+def test_only_the_first_frame_of_an_animation(rgb, tmp_path):
+    frames = [Image.fromarray(np.roll(rgb, i, axis=0)) for i in range(3)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        picture = imaging.read(tmp_path / name)
+        assert any("3 frames" in notice for notice in picture.notices)
+        assert (picture.height, picture.width) == (6, 10)
+
+
+def test_one_bit_and_palette_files(rgb, tmp_path):
+    Image.fromarray(rgb).convert("1").save(tmp_path / "bit.png")
+    picture = imaging.read(tmp_path / "bit.png")
+    assert picture.gray and set(picture.color.unique().tolist()) <= {0, 1}
+    Image.fromarray(rgb).quantize(8).save(tmp_path / "palette.png", transparency=0)
+    header, picture = imaging.probe(tmp_path / "palette.png"), imaging.read(tmp_path / "palette.png")
+    assert header.alpha and not header.gray and picture.alpha is not None and not picture.gray
