@@ -67,4 +67,33 @@ def crop(feature: Tensor, top: int, bottom: int, left: int, right: int) -> Tenso
 
 def windows(cropped: Tensor, side: int) -> Tensor:
     """All side x side windows of ``cropped`` (B, h, w, C): a view (B, h-side+1, w-side+1, side, side, C)."""
+    if cropped.requires_grad and torch.is_grad_enabled():
+        return _Windows.apply(cropped, side)
+    return _unfolded(cropped, side)
+
+
+def _unfolded(cropped: Tensor, side: int) -> Tensor:
     return cropped.unfold(1, side, 1).unfold(2, side, 1).movedim(3, -1)
+
+
+class _Windows(torch.autograd.Function):
+    """``_unfolded`` whose backward adds one shifted map per tap.
+
+    torch's own backward of ``unfold`` walks element by element: 270 ms of a 1.9 s training step of the light
+    model on one CPU thread, against 45 ms so.
+    """
+
+    @staticmethod
+    def forward(ctx, cropped: Tensor, side: int) -> Tensor:
+        ctx.side = side
+        return _unfolded(cropped, side)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
+        grad, side = grads[0], ctx.side
+        h, w = grad.shape[1:3]
+        total = grad.new_zeros(grad.shape[0], h + side - 1, w + side - 1, grad.shape[-1])
+        for y in range(side):
+            for x in range(side):
+                total[:, y : y + h, x : x + w] += grad[:, :, :, y, x]
+        return total, None

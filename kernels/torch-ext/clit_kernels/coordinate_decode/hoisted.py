@@ -107,6 +107,8 @@ def coordinate_decode_hoisted(
     mlp = prepare_mlp(mlp_weights, mlp_biases, cell, heads, area, v.dtype)
     weights = weights.to(v.dtype)
     hidden = _group_hidden(weights, v, queries, mlp)
+    if hidden is None and isinstance(queries, Raster):
+        hidden = _raster_direct(weights, v, queries, mlp)
     if hidden is None:
         points = as_points(queries, batch)
         taps = tap_offsets((int(area**0.5) - 1) // 2, v.device)
@@ -114,6 +116,15 @@ def coordinate_decode_hoisted(
         hidden = hidden_direct(weights, values, mlp)
     out = finish(hidden, mlp)
     return out if previous is None else out + gain * previous.to(out.dtype)
+
+
+def _raster_direct(weights: Tensor, v: Tensor, raster: Raster, mlp: MLP) -> Tensor:
+    """First layer (B, Q, D) in the direct order, taps being shifted windows."""
+    batch, m, h, w = raster.offset.shape[:4]
+    radius = (int(weights.shape[-1] ** 0.5) - 1) // 2
+    v_windows = windows(crop(v, -radius, h + radius, -radius, w + radius), 2 * radius + 1)
+    values = v_windows.reshape(batch, 1, h * w, -1, v.shape[1])
+    return hidden_direct(weights.unflatten(1, (m, h * w)), values, mlp).flatten(1, 2)
 
 
 def _group_hidden(weights: Tensor, v: Tensor, queries: Queries, mlp: MLP) -> Tensor | None:

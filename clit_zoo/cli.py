@@ -1,0 +1,105 @@
+"""The `clit-zoo` program: a table of commands, each imported only when it runs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ._version import __version__
+from .errors import ClitZooError
+
+# name -> (module with `command`, help line). The line stands here so that `clit-zoo --help` imports no command.
+COMMANDS = {
+    "upscale": ("clit_zoo.commands.upscale", "Enlarge pictures by any factor."),
+    "list": ("clit_zoo.commands.list", "List the registered models and where their weights are."),
+    "info": ("clit_zoo.commands.info", "Show one model's settings, size and weights."),
+    "eval": ("clit_zoo.commands.eval", "Measure a model on folders of original pictures."),
+    "convert": ("clit_zoo.commands.convert", "Turn a checkpoint of the CLIT authors' code into a model folder."),
+    "doctor": ("clit_zoo.commands.doctor", "Check versions, devices, backends, cache and shipped weights."),
+}
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported by name when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else f" The commands are {', '.join(COMMANDS)}."
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`clit-zoo COMMAND --help` shows a command's options.",
+)
+@click.version_option(__version__, prog_name="clit-zoo")
+def group() -> None:
+    """Enlarge pictures by any factor with arbitrary-scale super-resolution models."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        code = group.main(arguments, prog_name="clit-zoo", standalone_mode=False)
+        sys.stdout.flush()  # a closed pipe shows here rather than at interpreter exit
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ClitZooError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as stop:  # click's own answer to a closed pipe
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    code = run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _reader_gone()
+    sys.exit(code)
+
+
+def _reader_gone() -> int:
+    """`clit-zoo list | head -1`: the reader has left. Keeps Python quiet about the unwritten rest at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1  # not all was done, as far as anyone can tell
+
+
+if __name__ == "__main__":
+    main()
