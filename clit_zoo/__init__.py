@@ -1,0 +1,36 @@
+"""Arbitrary-scale super-resolution: one model enlarges a picture by any factor.
+
+    >>> import clit_zoo
+    >>> model = clit_zoo.from_pretrained("edsr-light-lit")
+    >>> model.upscale("photo.jpg", scale=3.7).save("photo_large.png")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .errors import ClitZooError
+from .registry import list_models
+
+if TYPE_CHECKING:
+    from .model import SuperResolver
+    from .pretrained import create_model, from_pretrained
+
+__all__ = [
+    "ClitZooError",
+    "SuperResolver",
+    "__version__",
+    "create_model",
+    "from_pretrained",
+    "list_models",
+]
+
+_LAZY = {"SuperResolver": "model", "create_model": "pretrained", "from_pretrained": "pretrained"}
+
+
+def __getattr__(name: str) -> Any:
+    # importing torch takes seconds; `clit-zoo list` and `--help` need none of it
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

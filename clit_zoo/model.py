@@ -1,5 +1,6 @@
 """SuperResolver: an encoder and a decoder that enlarge a picture by any factor."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import geometry
+from . import geometry, imaging
 from .config import ModelConfig
 from .decoders import build_decoder
 from .encoders import build_encoder
 from .errors import ImageError, ScaleError
 from .geometry import Size
+from .model_folder import model_card, write_model_folder
 
 Progress = Callable[[float], None]
 
@@ -33,7 +35,7 @@ class SuperResolver(nn.Module):
         self.config, self.backend = config, backend
         encoder, decoder = dict(config.encoder), dict(config.decoder)
         self.encoder = build_encoder(encoder.pop("name"), **encoder)
-        self.decoder = build_decoder(decoder.pop("name"), self.encoder.out_channels, **decoder)
+        self.decoder = build_decoder(decoder.pop("name"), int(self.encoder.out_channels), **decoder)
 
     @property
     def device(self) -> torch.device:
@@ -114,6 +116,66 @@ class SuperResolver(nn.Module):
             self.encoder(x), x, coords, cell, list(sizes), raster=raster, backend=self.backend
         )
         return out * 0.5 + 0.5
+
+    def upscale(
+        self,
+        image: Any,
+        scale: float | tuple[float, float] | None = None,
+        *,
+        size: Size | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """A picture, enlarged.
+
+        Args:
+            image: a path, PIL image, NumPy array (h, w), (h, w, 1-4) or (B, h, w, 1-4), or tensor (1-4, h, w)
+                or (B, 1-4, h, w); arrays and tensors hold uint8, uint16 or floats in [0, 1]. Gray stays gray;
+                alpha is enlarged bicubically.
+            scale: any real number from 1, or a pair (sy, sx) of them.
+            size: the output's (H, W), instead of a scale.
+            progress: called with the share of the decoding done, in (0, 1].
+
+        Returns:
+            The same kind of picture; for a path, a PIL image.
+
+        Raises:
+            ImageError: the picture cannot be read or holds values it should not.
+            ScaleError: scale and size are both given or both missing, or out of bounds.
+        """
+        return imaging.enlarge(
+            image,
+            lambda h, w: geometry.output_size(h, w, scale, size),
+            lambda color, target: self.enlarge(color, target, progress),
+        )
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, card: str | None = None) -> Path:
+        """Write config.json, model.safetensors and README.md, each whole or not at all.
+
+        Args:
+            folder: made if need be.
+            overwrite: replace a model that is there already.
+            card: the text of README.md; a plain one where left out.
+
+        Raises:
+            ClitZooError: the folder holds a model already, or cannot be written.
+        """
+        text = card if card is not None else model_card(self.config)
+        return write_model_folder(folder, self.config, self.state_dict(), text, overwrite=overwrite)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
+    ) -> str:
+        """Upload the model to the Hugging Face Hub, making the repository if need be; returns the commit's URL.
+
+        Raises:
+            HubError: the Hub cannot be reached or refuses.
+        """
+        from .hub import push
+
+        with tempfile.TemporaryDirectory() as folder:
+            text = card if card is not None else model_card(self.config, repo_id=repo_id)
+            self.save_pretrained(folder, card=text)
+            return push(folder, repo_id, private=private, token=token)
 
     @torch.inference_mode()
     def enlarge(self, image: Tensor, size: Size, progress: Progress | None = None) -> Tensor:

@@ -24,8 +24,8 @@ class Recipe:
         steps: optimizer steps in all; the schedule ends there.
         batch: patches a step; patch: their low-resolution side in pixels.
         scales: each patch's scale is uniform in this range.
-        lr: top learning rate; warmup: steps to reach it (cosine only).
-        optimizer: "adam" or "muon"; schedule: "cosine" or "halving".
+        lr: top learning rate; warmup: steps to reach it (not with "halving").
+        optimizer: "adam" or "muon"; schedule: "halving", "cosine" or "trapezoid".
         clip: largest gradient norm, 0 for none. ema: decay of the average that is saved.
         bf16: compute in bfloat16 under autocast. compile: compile the forward pass.
         seed: of weights, patches and positions.

@@ -96,7 +96,20 @@ def halving(step: int, steps: int, warmup: int) -> float:
     return 0.5 ** min(4, 5 * step // steps)
 
 
-SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"cosine": cosine, "halving": halving}
+def trapezoid(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, level, then linear to zero over the last two fifths.
+
+    Up to its fall it does not depend on ``steps``, so a run can be made longer or shorter on the way.
+    """
+    fall = round(0.4 * steps)
+    return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, fall))
+
+
+SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
+    "cosine": cosine,
+    "halving": halving,
+    "trapezoid": trapezoid,
+}
 
 
 class Average:

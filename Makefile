@@ -1,0 +1,44 @@
+# Every target makes its own virtual environment in .venv if there is none.
+
+PYTHON ?= python3
+VENV ?= .venv
+IN ?= examples/astronaut.png
+SCALE ?= 4
+OUT ?= out
+
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py
+
+.PHONY: upscale test lint clean
+
+upscale: $(VENV)/.installed  ## enlarge IN by SCALE into OUT
+	$(BIN)/clit-zoo upscale "$(IN)" --scale $(SCALE) -o "$(OUT)/" --overwrite
+
+test: $(VENV)/.installed-test  ## run the quick tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "clit_zoo needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	@echo "Installing clit_zoo and PyTorch into $(VENV) (once; a few minutes, several GB)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info $(OUT)
