@@ -1,0 +1,185 @@
+"""Compile every registered kernel ahead of time and report what it takes; no GPU is needed.
+
+    python kernels/compile_table.py                        # all ops, all four targets
+    python kernels/compile_table.py --target sm_90 --op local_attention --dtype bf16
+
+Fails on register spills, on shared memory above the chip's limit, and where tensor-core instructions are
+missing from a kernel that was registered with them. An op registers its kernels in ``<op>/specs.py``:
+``specs(arch)`` yields ``triton_support.KernelSpec`` at the tiles that ``settings/`` holds for that chip.
+"""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "torch-ext"))
+
+LIMITS = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+"""Shared memory that one block may have, KiB."""
+
+TENSOR_CORES = re.compile(r"\b(wgmma|mma\.sync|tcgen05\.mma|v_mfma)")
+
+
+class Report(NamedTuple):
+    """What one kernel takes on one target; ``error`` is empty where it compiles and fits."""
+
+    kernel: str
+    target: str
+    label: str
+    tile: str
+    registers: int = 0
+    shared: int = 0
+    spills: int = 0
+    matrix: str = ""
+    error: str = ""
+
+
+def registered(op: str | None, target: str) -> Iterator[Any]:
+    """The kernels of ``op``, or of all ops, as registered for ``target``."""
+    import clit_kernels
+
+    for module in pkgutil.iter_modules(clit_kernels.__path__):
+        if op not in (None, module.name):
+            continue
+        if not module.ispkg or not (Path(clit_kernels.__path__[0]) / module.name / "specs.py").is_file():
+            continue
+        yield from importlib.import_module(f"clit_kernels.{module.name}.specs").specs(target)
+
+
+def compile_spec(spec: Any, target: str) -> Any:
+    """Compile one registered kernel for ``target``."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from clit_kernels.triton_support import LAUNCH
+
+    names = spec.kernel.arg_names
+    unknown = (set(spec.types) | set(spec.constants)) ^ set(names)
+    if unknown:
+        raise ValueError(f"{spec.name}: the registration and the kernel differ in {sorted(unknown)}")
+    aligned = [i for i, n in enumerate(names) if spec.types.get(n, "").startswith("*") or n in spec.divisible]
+    source = ASTSource(
+        fn=spec.kernel,
+        signature={name: spec.types.get(name, "constexpr") for name in names},
+        constexprs={(names.index(name),): value for name, value in spec.constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+    )
+    options = {k: spec.tile[k] for k in ("num_warps", "num_stages")} | LAUNCH
+    if target.startswith("sm_"):
+        chip = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+    else:
+        chip = GPUTarget("hip", target, 64)
+    return triton.compile(source, target=chip, options=options)
+
+
+def measure(spec: Any, target: str) -> Report:
+    """Compile and read registers per thread, shared memory and spills in bytes, and matrix instructions."""
+    tile = " ".join(f"{k.removeprefix('num_')}={v}" for k, v in spec.tile.items())
+    report = Report(spec.name, target, spec.label, tile)
+    try:
+        binary = compile_spec(spec, target)
+    except Exception as e:  # a compiler's failure is a row of the table, whatever its type
+        return report._replace(error=f"does not compile: {str(e).strip().splitlines()[-1][:160]}")
+    text = binary.asm["ptx" if target.startswith("sm_") else "amdgcn"]
+    registers, spills = _cuda_usage(binary, target) if target.startswith("sm_") else _amd_usage(text)
+    found = TENSOR_CORES.search(text)
+    report = report._replace(
+        registers=registers, spills=spills, shared=binary.metadata.shared, matrix=found[1] if found else "-"
+    )
+    if spills:
+        return report._replace(error=f"spills {spills} bytes")
+    if report.shared > LIMITS[target] * 1024:
+        return report._replace(error=f"shared memory above {LIMITS[target]} KiB")
+    if spec.tensor_cores and not found:
+        return report._replace(error="no tensor-core instructions")
+    return report
+
+
+def _cuda_usage(binary: Any, target: str) -> tuple[int, int]:
+    import triton
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "kernel.cubin")
+        cubin.write_bytes(binary.asm["cubin"])
+        usage = _output([tools / "cuobjdump", "-res-usage", cubin])
+        registers, stack = (int(re.findall(rf"\b{key}:(\d+)", usage)[-1]) for key in ("REG", "STACK"))
+        if not stack:
+            return registers, 0
+        # a stack is not always a spill (sin's argument reduction has one): ask the assembler
+        ptx = Path(folder, "kernel.ptx")
+        ptx.write_text(binary.asm["ptx"])
+        arch = re.findall(r"^\.target\s+(\w+)", binary.asm["ptx"], re.MULTILINE)[0]
+        ptxas = tools / ("ptxas-blackwell" if int(target[3:]) >= 100 else "ptxas")
+        said = _output([ptxas, "-v", f"-arch={arch}", ptx, "-o", os.devnull])
+        return registers, sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+
+
+def _amd_usage(text: str) -> tuple[int, int]:
+    count = {key: int(value) for key, value in re.findall(r"\.(\w+_count|\w+_fixed_size):\s+(\d+)", text)}
+    registers = count["vgpr_count"] + count.get("agpr_count", 0)
+    spilled = 4 * (count["vgpr_spill_count"] + count["sgpr_spill_count"])
+    return registers, max(spilled, count["private_segment_fixed_size"])
+
+
+def _output(command: list[Any]) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def _measure_numbered(op: str, number: int, target: str) -> Report:
+    return measure(list(registered(op, target))[number], target)
+
+
+def main() -> int:
+    """Print the table; 1 where a kernel fails, 2 where nothing was selected."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--target", action="append", choices=list(LIMITS), help="default: all of them")
+    parser.add_argument("--op", help="folder of one op; default: all")
+    parser.add_argument("--kernel", help="only kernels whose name contains this")
+    parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="only settings of this dtype")
+    parser.add_argument("--match", default="", help="only settings whose description contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+
+    work = []
+    for target in args.target or LIMITS:
+        numbers: dict[str, int] = {}
+        for spec in registered(args.op, target):
+            op = spec.name.partition("/")[0]
+            number = numbers[op] = numbers.get(op, -1) + 1
+            wanted = args.dtype is None or args.dtype in spec.label.split()
+            if wanted and args.match in spec.label and (args.kernel or "") in spec.name:
+                work.append((op, number, target))
+    if not work:
+        print("no registered kernel matches", file=sys.stderr)
+        return 2
+    failed = 0
+    print(
+        f"{'kernel':36} {'target':7} {'setting':28} {'regs':>4} {'shared':>8} {'spill':>5} {'matrix':12} tile"
+    )
+    with ProcessPoolExecutor(min(args.jobs, len(work)), mp_context=get_context("spawn")) as pool:
+        for r in pool.map(_measure_numbered, *zip(*work, strict=True)):
+            kib = f"{r.shared / 1024:.1f}K"
+            row = (
+                f"{r.kernel:36} {r.target:7} {r.label:28} {r.registers:4} {kib:>8} {r.spills:5} {r.matrix:12}"
+            )
+            print(f"{row} {r.tile}{'  <- ' + r.error if r.error else ''}", flush=True)
+            failed += bool(r.error)
+    print(f"{len(work)} compiled, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

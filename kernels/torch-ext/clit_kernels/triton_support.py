@@ -1,0 +1,106 @@
+"""What every Triton op shares: whether Triton can run here, numeric choices, and how a kernel is registered.
+
+Imports without Triton; ops import their ``kernel.py`` only once ``why_not_triton`` has nothing to say.
+"""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+"""Dtypes the kernels take, and Triton's names for them."""
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+"""Kernels run on the CPU, in numpy. Read once: Triton reads it when a kernel is defined."""
+
+LAUNCH = {"enable_fp_fusion": True}
+"""Options of every launch and compilation. Fused multiply-adds are named because Triton's default changes."""
+
+
+class KernelSpec(NamedTuple):
+    """A kernel at one registered setting, as ``compile_table.py`` compiles it ahead of time.
+
+    Attributes:
+        name: "op/kernel", as in the tile settings.
+        kernel: the ``@triton.jit`` function.
+        types: argument -> Triton type ("*bf16", "i32", "fp32") of every argument that is not constexpr.
+        constants: constexpr argument -> value.
+        tile: the part of the constants that came from the settings, with num_warps and num_stages.
+        label: the setting in words ("bf16 C=256 H=8 K=7").
+        tensor_cores: whether the kernel must contain tensor-core instructions at this setting.
+        divisible: integer arguments that are multiples of 16 in the calls meant (strides, mostly).
+    """
+
+    name: str
+    kernel: Any
+    types: Mapping[str, str]
+    constants: Mapping[str, object]
+    tile: Mapping[str, int]
+    label: str
+    tensor_cores: bool = False
+    divisible: tuple[str, ...] = ()
+
+
+def why_not_triton(*tensors: Tensor) -> str | None:
+    """Why Triton kernels cannot take these tensors (one device, one of ``DTYPES``), or None."""
+    if not has_triton():
+        return "Triton is not installed here; `pip install triton` (Linux), or take backend 'hoisted'"
+    devices = {t.device for t in tensors}
+    if len(devices) > 1:
+        names = ", ".join(sorted(str(d) for d in devices))
+        return f"its tensors lie on different devices ({names}); move them to one"
+    device = tensors[0].device
+    if device.type != "cuda" and not (device.type == "cpu" and INTERPRETED):
+        return (
+            f"its tensors are on {device}, and Triton kernels run on CUDA and ROCm devices; "
+            "move them there, or set TRITON_INTERPRET=1 before the first import to interpret kernels on a CPU"
+        )
+    if device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0 (Ampere)"
+    for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            known = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+            return f"a tensor is {tensor.dtype}, and the kernels take {known}"
+    return None
+
+
+@cache
+def has_triton() -> bool:
+    """Whether the ``triton`` package is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """``input_precision`` of tl.dot: "tf32" only for float32 where the user asked torch for it."""
+    if dtype != torch.float32 or torch.version.hip:
+        return "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def kernel_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which maps of ``dtype`` are handed to a kernel.
+
+    bfloat16 arithmetic in the interpreter silently returns garbage: cast to float32 before the launch there.
+    """
+    return torch.float32 if INTERPRETED and dtype == torch.bfloat16 else dtype
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager:
+    """Make ``tensor``'s GPU the current one: Triton launches on the current one, whatever its arguments."""
+    return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
+
+
+def channels_last(feature: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    """``feature`` (B, C, h, w) as memory whose channels are adjacent, and its strides over (B, h, w).
+
+    A map in channels_last format, or a chunk of one, is taken as it lies; others are copied.
+    """
+    if feature.stride(1) != 1:
+        feature = feature.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return feature, (feature.stride(0), feature.stride(2), feature.stride(3))

@@ -1,0 +1,35 @@
+"""Triton kernels run here only in a process of their own (see ../test_triton.py), or on a GPU.
+
+In the interpreter an unmasked load outside a tensor kills the process, and TRITON_INTERPRET must be set before
+the first kernel is defined. Memory that nothing has written holds NaN throughout.
+"""
+
+import os
+
+import pytest
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+collect_ignore_glob = [] if INTERPRETED or torch.cuda.is_available() else ["test_*.py"]
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where kernels run: the CPU under the interpreter, else the GPU."""
+    return torch.device("cpu" if INTERPRETED else "cuda")
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """Fill what torch.empty and its relatives return with NaN (the largest number, for integers)."""
+    fill, before = (
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    assert torch.empty(3).isnan().all(), "this torch does not poison memory"
+    yield
+    torch.utils.deterministic.fill_uninitialized_memory = fill
+    torch.use_deterministic_algorithms(before)
