@@ -109,6 +109,12 @@ def axis_positions(n: int, m: int, start: int = 0, stop: int | None = None) -> t
     return index.long(), (position - index).float()
 
 
+def nearest_pixel(i: int, n: int, m: int) -> int:
+    """``axis_positions``' index of output pixel i, in whole numbers (so that tracing needs no tensor's value)."""
+    index, rest = divmod((2 * i + 1) * n - m, 2 * m)
+    return index + (rest > m or (rest == m and index % 2 == 1))
+
+
 def grid(feature: Size, output: Size, device: torch.device, rows: slice | None = None) -> Grid:
     """All output pixels, or those of output rows ``rows``, on a feature map."""
     part = rows or slice(0, output[0])

@@ -185,6 +185,8 @@ class SuperResolver(nn.Module):
         return out.float().clamp_(0, 1).to(image.device)
 
     def _plan(self, h: int, w: int, cell: Tensor) -> list[Size]:
+        if self.decoder.stages == 1:
+            return [(h, w)]
         plans = {
             tuple(geometry.plan(h, w, (max(h, round(2 / y)), max(w, round(2 / x))), self.decoder.stages))
             for y, x in cell.tolist()

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from clit_kernels import Grid
 from torch import Tensor
 
 from .. import geometry
@@ -75,30 +74,29 @@ class BandedMap:
 
 
 def cut_rows(
-    maps: Sequence[BandedMap], grids: Sequence[Grid], base: Tensor, *, whole: bool = False
+    maps: Sequence[BandedMap], rows: int, base: Tensor, *, whole: bool = False
 ) -> Iterator[tuple[int, int]]:
-    """Cut the output rows into bands that fit ``BAND_BYTES``, as (start, stop).
+    """Cut the output's ``rows`` into bands that fit ``BAND_BYTES``, as (start, stop).
 
     A cut falls between two rows of the coarsest stage where the budget allows, else of the finest, so that
     hardly any feature pixel's hoisted products are computed in two bands.
     """
-    rows = grids[0].row.shape[0]
     if whole:
         yield 0, rows
         return
     row_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
     per_row = sum(m.size[0] / rows * m.size[1] * row_bytes for m in maps)
     height = max(1, int(BAND_BYTES / per_row))
-    coarse, fine = ([*_steps(grid.row), rows] for grid in (grids[0], grids[-1]))
+    coarse, fine = maps[0].size[0], maps[-1].size[0]
     start = 0
     while start < rows:
-        fits = [cut for cut in coarse if start < cut <= start + height]
-        fits = fits or [cut for cut in fine if start < cut <= start + height]
-        stop = fits[-1] if fits else next(cut for cut in fine if cut > start)
+        fitting = range(min(start + height, rows), start, -1)
+        beyond = range(min(start + height, rows), rows + 1)
+        stop = next(
+            i
+            for n, candidates in ((coarse, fitting), (fine, fitting), (fine, beyond))
+            for i in candidates
+            if i == rows or geometry.nearest_pixel(i - 1, n, rows) != geometry.nearest_pixel(i, n, rows)
+        )
         yield start, stop
         start = stop
-
-
-def _steps(index: Tensor) -> list[int]:
-    """Positions at which a non-decreasing index changes."""
-    return (torch.nonzero(index[1:] != index[:-1]).flatten() + 1).tolist()

@@ -10,12 +10,13 @@ resampled to the plan's size (``geometry.plan``); every stage is queried at the 
 from collections.abc import Callable, Sequence
 
 import torch
-from clit_kernels import Queries, Raster, StageWeights, decode_stage
+from clit_kernels import Queries, Raster, StageWeights
 from clit_kernels.position_bias import BANDS
 from torch import Tensor, nn
 
 from .. import geometry
 from ..geometry import Size
+from ..ops import decode_stage
 from ..sampling import resample_grid, sample_border
 from .bands import BandedMap, cut_rows
 
@@ -113,11 +114,14 @@ class CLIT(nn.Module):
         skip = geometry.grid((h, w), size, device)
         out = image.new_empty(batch, 3, *size)
         whole = backend == "reference"
-        for start, stop in cut_rows(maps, grids, base, whole=whole):
+        for start, stop in cut_rows(maps, size[0], base, whole=whole):
             residual: Tensor | None = None
             for i, (stage_map, grid) in enumerate(zip(maps, grids, strict=True)):
+                first, last = (
+                    geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1)
+                )
+                top, (q, k, v) = stage_map.rows(first, last)
                 rows = grid.rows(start, stop)
-                top, (q, k, v) = stage_map.rows(int(rows.row[0]), int(rows.row[-1]))
                 residual = decode_stage(
                     q, k, v, rows.shifted(top), self._stage(i), cells[i],
                     previous=residual, gain=GAIN, backend=backend,

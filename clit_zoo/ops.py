@@ -1,0 +1,132 @@
+"""clit_kernels as custom operators, so that torch.compile and torch.export see one opaque node each.
+
+The kernels decide by tensor values (how many output rows meet a feature row) and launch Triton, which a tracer
+cannot follow. Eager calls bypass the operators: there autograd keeps the forward's intermediates, while the
+operator's backward computes them again.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from clit_kernels import Grid, Points, Queries, Raster, StageWeights
+from clit_kernels import decode_stage as decode_stage_eager
+from torch import Tensor
+
+_KINDS: dict[str, type] = {"Grid": Grid, "Points": Points, "Raster": Raster}
+
+
+def decode_stage(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: Queries,
+    stage: StageWeights,
+    cell: Tensor,
+    *,
+    previous: Tensor | None = None,
+    gain: float = 0.75,
+    backend: str = "auto",
+) -> Tensor:
+    """``clit_kernels.decode_stage``, traceable."""
+    if not torch.compiler.is_compiling():
+        return decode_stage_eager(q, k, v, queries, stage, cell, previous=previous, gain=gain, backend=backend)
+    return _decode_stage(
+        [q, k, v, *stage.tensors()], type(queries).__name__, list(queries), cell, previous,
+        stage.heads, stage.radius, gain, backend,
+    )  # fmt: skip
+
+
+@torch.library.custom_op("clit_zoo::decode_stage", mutates_args=())
+def _decode_stage(
+    tensors: list[Tensor],
+    kind: str,
+    where: list[Tensor],
+    cell: Tensor,
+    previous: Tensor | None,
+    heads: int,
+    radius: int,
+    gain: float,
+    backend: str,
+) -> Tensor:
+    return _run(tensors, kind, where, cell, previous, heads, radius, gain, backend).clone()
+
+
+def _run(
+    tensors: list[Tensor], kind: str, where: list[Tensor], cell: Tensor, previous: Tensor | None,
+    heads: int, radius: int, gain: float, backend: str,
+) -> Tensor:  # fmt: skip
+    q, k, v, proj_weight, proj_bias, *mlp = tensors
+    half = len(mlp) // 2
+    stage = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], heads, radius)
+    queries: Queries = _KINDS[kind](*where)
+    return decode_stage_eager(q, k, v, queries, stage, cell, previous=previous, gain=gain, backend=backend)
+
+
+@_decode_stage.register_fake
+def _(tensors, kind, where, cell, previous, heads, radius, gain, backend):
+    if kind == "Grid":
+        count = where[0].shape[0] * where[2].shape[0]
+    elif kind == "Points":
+        count = where[0].shape[1]
+    else:
+        count = where[0].shape[1] * where[0].shape[2] * where[0].shape[3]
+    return tensors[2].new_empty(tensors[2].shape[0], count, tensors[-1].shape[0])
+
+
+@torch.library.custom_op("clit_zoo::decode_stage_backward", mutates_args=())
+def _decode_stage_backward(
+    grad: Tensor,
+    tensors: list[Tensor],
+    kind: str,
+    where: list[Tensor],
+    cell: Tensor,
+    previous: Tensor | None,
+    heads: int,
+    radius: int,
+    gain: float,
+    backend: str,
+) -> list[Tensor]:
+    def differentiate() -> list[Tensor]:
+        inputs = [t.detach().requires_grad_() for t in tensors]
+        out = _run(inputs, kind, where, cell, None, heads, radius, gain, backend)
+        grads = torch.autograd.grad(out, inputs, grad.to(out.dtype), allow_unused=True)
+        return [torch.zeros_like(t) if g is None else g.clone() for g, t in zip(grads, tensors, strict=True)]
+
+    return _in_new_thread(differentiate, grad.device)
+
+
+def _in_new_thread(work: Callable[[], list[Tensor]], device: torch.device) -> list[Tensor]:
+    """Run ``work`` where autograd records: it is off inside a custom operator, by a thread-local switch."""
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+    def run() -> list[Tensor]:
+        with torch.cuda.stream(stream):
+            return work()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(run).result()
+
+
+@_decode_stage_backward.register_fake
+def _(grad, tensors, kind, where, cell, previous, heads, radius, gain, backend):
+    return [torch.empty_like(t) for t in tensors]
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    tensors, kind, where, cell, previous, *settings = inputs
+    ctx.save_for_backward(cell, *where, *tensors)
+    ctx.kind, ctx.where, ctx.settings = kind, len(where), settings
+    ctx.previous = None if previous is None else previous.dtype
+
+
+def _backward(ctx, grad):
+    cell, *rest = ctx.saved_tensors
+    where, tensors = rest[: ctx.where], rest[ctx.where :]
+    grads = _decode_stage_backward(grad, tensors, ctx.kind, where, cell, None, *ctx.settings)
+    gain = ctx.settings[2]
+    to_previous = None if ctx.previous is None else (gain * grad).to(ctx.previous)
+    return grads, None, [None] * len(where), None, to_previous, None, None, None, None
+
+
+_decode_stage.register_autograd(_backward, setup_context=_setup_context)
