@@ -63,6 +63,12 @@ _ROWS = (
         {"dim": 64, "heads": 4, "radius": 1, "stages": 1, "hidden_dims": [128, 64, 64, 64]},
         "light: 12-block EDSR with a 3×3 local implicit transformer; ships with the library",
     ),
+    _row(
+        "edsr-light-clit",
+        {"name": "edsr", "blocks": 12},
+        {"dim": 64, "heads": 4, "radius": 1, "stages": 3, "hidden_dims": [128, 64, 64, 64]},
+        "light: edsr-light-lit as a cascade of three stages, for large factors",
+    ),
     _row("edsr-lit", {"name": "edsr"}, {"stages": 1}, "EDSR-baseline with LIT, as in the paper"),
     _row("edsr-clit", {"name": "edsr"}, {"stages": 3}, "EDSR-baseline with CLIT, as in the paper"),
     _row("rdn-lit", {"name": "rdn"}, {"stages": 1}, "RDN with LIT, as in the paper"),

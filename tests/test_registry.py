@@ -10,9 +10,9 @@ PAPER_MODELS = ["edsr-lit", "edsr-clit", "rdn-lit", "rdn-clit", "swinir-lit", "s
 
 
 def test_list():
-    assert registry.list_models() == ["edsr-light-lit", *PAPER_MODELS]
+    assert registry.list_models() == ["edsr-light-lit", "edsr-light-clit", *PAPER_MODELS]
     assert registry.list_models("rdn-*") == ["rdn-lit", "rdn-clit"]
-    assert registry.list_models("*-CLIT") == ["edsr-clit", "rdn-clit", "swinir-clit"]
+    assert registry.list_models("*-CLIT") == ["edsr-light-clit", "edsr-clit", "rdn-clit", "swinir-clit"]
     assert registry.list_models("nothing*") == []
 
 
