@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Points(NamedTuple):
-    """``index`` (B, N, 2) int64 nearest feature pixel (y, x); ``offset`` (B, N, 2) float32, feature pixels."""
+    """``index`` (B, N, 2) int64 nearest feature pixel (y, x); ``offset`` (B, N, 2) float32, in pixels."""
 
     index: Tensor
     offset: Tensor
@@ -31,7 +31,7 @@ class Points(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """``row`` (R,), ``col`` (S,) int64 nearest feature pixels, not decreasing; ``row_offset``, ``col_offset``."""
+    """``row`` (R,), ``col`` (S,) int64 nearest feature pixels, not decreasing, and the offsets from them."""
 
     row: Tensor
     row_offset: Tensor
@@ -53,7 +53,7 @@ class Grid(NamedTuple):
 
 
 class Raster(NamedTuple):
-    """``offset`` (B, M, h, w, 2) float32: M positions (y, x) nearest to each feature pixel, relative to it."""
+    """``offset`` (B, M, h, w, 2) float32: M positions (y, x) nearest to each pixel, relative to it."""
 
     offset: Tensor
 
@@ -102,9 +102,10 @@ def gather_pixels(feature: Tensor, index: Tensor) -> Tensor:
 
 def sample_bilinear(feature: Tensor, points: Points) -> Tensor:
     """Bilinear sample of ``feature`` (B, C, h, w) at ``points`` -> (B, N, C); zero outside the map."""
-    below = (points.offset < 0).to(points.index.dtype)
+    offset = points.offset.to(torch.promote_types(feature.dtype, points.offset.dtype))
+    below = (offset < 0).to(points.index.dtype)
     corner = points.index - below
-    fraction = (points.offset + below.to(points.offset.dtype)).to(feature.dtype)
+    fraction = (offset + below.to(offset.dtype)).to(feature.dtype)
     total: Tensor | None = None
     for dy in (0, 1):
         for dx in (0, 1):

@@ -30,15 +30,14 @@ def decode_stage_reference(
     parts = []
     for start in range(0, points.count, chunk):
         part = Points(points.index[:, start : start + chunk], points.offset[:, start : start + chunk])
+        before = None if previous is None else previous[:, start : start + chunk]
         weights = local_attention_reference(
             q, k, part, stage.proj_weight, stage.proj_bias,
             heads=stage.heads, radius=stage.radius, upcast=upcast,
         )  # fmt: skip
-        parts.append(
-            coordinate_decode_reference(
-                weights, v, part, stage.mlp_weights, stage.mlp_biases, cell,
-                previous=None if previous is None else previous[:, start : start + chunk],
-                gain=gain, upcast=upcast,
-            )  # fmt: skip
-        )
-    return torch.cat(parts, 1)
+        out = coordinate_decode_reference(
+            weights, v, part, stage.mlp_weights, stage.mlp_biases, cell,
+            previous=before, gain=gain, upcast=upcast,
+        )  # fmt: skip
+        parts.append(out)
+    return torch.cat(parts, 1) if parts else v.new_zeros(v.shape[0], 0, stage.mlp_weights[-1].shape[0])

@@ -40,9 +40,7 @@ def attend_group(
     return torch.softmax(logits.reshape(*shape[:4], group.slots, side * side), -1).to(q.dtype)
 
 
-def group_bias(
-    group: Group, proj_weight: Tensor, proj_bias: Tensor, radius: int
-) -> tuple[Tensor, Tensor]:
+def group_bias(group: Group, proj_weight: Tensor, proj_bias: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     """The bias of both axes, broadcasting to (B, hp, wp, H, my, mx, K, K); the constant goes with y."""
     table_y = axis_table(group.y, proj_weight, 0, radius) + proj_bias
     table_x = axis_table(group.x, proj_weight, 1, radius)
@@ -88,7 +86,7 @@ def local_attention_hoisted(
         return attend_points(q, k, queries, proj_weight, proj_bias, heads, radius)
     batch, _, h, w = q.shape
     if isinstance(queries, Raster):
-        group = raster_group(queries)
+        group = raster_group(queries, q.dtype)
         q_windows = windows(crop(q, -1, h + 1, -1, w + 1), 3)
         k_windows = windows(crop(k, -radius, h + radius, -radius, w + radius), 2 * radius + 1)
         weights = attend_group(q_windows, k_windows, group, proj_weight, proj_bias, heads)
@@ -98,9 +96,7 @@ def local_attention_hoisted(
     bottom, right = rows.first + rows.slots.shape[0], cols.first + cols.slots.shape[0]
     q_windows = windows(crop(q, rows.first - 1, bottom + 1, cols.first - 1, right + 1), 3)
     k_crop = crop(k, rows.first - radius, bottom + radius, cols.first - radius, right + radius)
-    weights = attend_group(
-        q_windows, windows(k_crop, 2 * radius + 1), group, proj_weight, proj_bias, heads
-    )
+    weights = attend_group(q_windows, windows(k_crop, 2 * radius + 1), group, proj_weight, proj_bias, heads)
     my, mx = rows.slots.shape[1], cols.slots.shape[1]
     weights = weights.unflatten(4, (my, mx)).permute(0, 1, 4, 2, 5, 3, 6).flatten(1, 2).flatten(2, 3)
     if not rows.full:
@@ -110,14 +106,15 @@ def local_attention_hoisted(
     return weights.reshape(batch, queries.count, heads, -1)
 
 
-def raster_group(raster: Raster) -> Group:
-    """The group of a whole raster: every feature pixel, M slots."""
-    offset = raster.offset.permute(0, 2, 3, 1, 4).unsqueeze(4)  # (B, h, w, M, 1, 2)
+def raster_group(raster: Raster, dtype: torch.dtype) -> Group:
+    """The group of a whole raster, every feature pixel and M slots, for maps of ``dtype``."""
+    wide = torch.promote_types(dtype, torch.float32)
+    offset = raster.offset.to(wide).permute(0, 2, 3, 1, 4).unsqueeze(4)  # (B, h, w, M, 1, 2)
     return Group(offset[..., 0], offset[..., 1])
 
 
 def grid_group(grid: Grid, rows: AxisSlots, cols: AxisSlots) -> Group:
-    """The group of a grid's feature pixels; tables are 1-D there, so float64 costs nothing (except on MPS)."""
+    """The group of a grid's feature pixels; its tables are 1-D, so float64 costs nothing (MPS has none)."""
     wide = torch.float32 if grid.row.device.type == "mps" else torch.float64
     y = grid.row_offset.to(wide)[rows.slots]
     x = grid.col_offset.to(wide)[cols.slots]
