@@ -150,7 +150,9 @@ def _load(model: str, device: str, dtype: str | None) -> Any:
     if model.lower() == "bicubic":
         return bicubic
     import clit_zoo
+    from ..threads import use_free_cores
 
+    use_free_cores()
     return model_runner(clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto"))
 
 
