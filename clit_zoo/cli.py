@@ -1,4 +1,4 @@
-"""The `clit-zoo` program: a table of commands, each imported only when it runs, and what becomes of errors."""
+"""The `clit-zoo` program: a table of commands, each imported when it runs, and what becomes of errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import click
 from ._version import __version__
 from .errors import ClitZooError
 
-# name -> (module with `command`, help line). The line stands here so that `clit-zoo --help` imports no command.
+# name -> (module with `command`, help line); the line stands here so that `clit-zoo --help` imports none.
 COMMANDS = {
     "upscale": ("clit_zoo.commands.upscale", "Enlarge pictures by any factor."),
     "list": ("clit_zoo.commands.list", "List the registered models and where their weights are."),
     "info": ("clit_zoo.commands.info", "Show one model's settings, size and weights."),
     "eval": ("clit_zoo.commands.eval", "Measure a model on folders of original pictures."),
-    "convert": ("clit_zoo.commands.convert", "Turn a checkpoint of the CLIT authors' code into a model folder."),
+    "convert": (
+        "clit_zoo.commands.convert",
+        "Turn a checkpoint of the CLIT authors' code into a model folder.",
+    ),
     "doctor": ("clit_zoo.commands.doctor", "Check versions, devices, backends, cache and shipped weights."),
 }
 

@@ -79,7 +79,7 @@ class Naming:
 
 @dataclass(frozen=True)
 class Input:
-    """A file to enlarge. below: its folder, seen from the folder that was named; kept under the output folder."""
+    """A file to enlarge. below: its folder within the folder that was named, kept under the output folder."""
 
     path: Path
     below: Path = Path()
@@ -111,15 +111,18 @@ class Job:
 def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Iterator[Input | Job]:
     """The files named and the pictures in the folders named, each once; a failed Job for what is not there.
 
-    Folders are searched for picture extensions, sorted, hidden names and the output folder left out; subfolders
-    only if `recursive`.
+    Folders are searched for picture extensions, sorted, hidden names and the output folder left out;
+    subfolders only if `recursive`.
     """
     seen: set[str] = set()
     for path in paths:
         found = list(_in_folder(path, recursive, out)) if path.is_dir() else [Input(path)]
         if not found:
             job = Job(path)
-            job.fail(f"the folder {path} holds no pictures" + ("." if recursive else "; -r searches its subfolders."))
+            job.fail(
+                f"the folder {path} holds no pictures"
+                + ("." if recursive else "; -r searches its subfolders.")
+            )
             yield job
         for item in found:
             real = os.path.realpath(item.path)
@@ -134,7 +137,9 @@ def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Inpu
         subfolders[:] = sorted(
             name
             for name in subfolders
-            if recursive and not name.startswith(".") and os.path.realpath(os.path.join(here, name)) != left_out
+            if recursive
+            and not name.startswith(".")
+            and os.path.realpath(os.path.join(here, name)) != left_out
         )
         below = Path(here).relative_to(folder)
         for name in sorted(names):
@@ -167,11 +172,13 @@ def plan(
             assert job.target is not None
             real = os.path.normcase(os.path.realpath(job.target))
             if real in sources or _same_file(job.target, job.source):
-                raise ImageError(f"its output {job.target} would replace an input; give another -o or --suffix.")
+                raise ImageError(
+                    f"its output {job.target} would replace an input; give another -o or --suffix."
+                )
             if real in taken:
                 raise ImageError(
-                    f"its output {job.target} is already that of {taken[real]}; give another --suffix or --format, "
-                    "or enlarge them into different folders."
+                    f"its output {job.target} is already that of {taken[real]}; enlarge them into different "
+                    "folders, or one by one with another --suffix."
                 )
             taken[real] = job.source
             check_target(job.target, overwrite, skip_existing)

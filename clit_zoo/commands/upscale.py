@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -18,6 +17,7 @@ from ..errors import ClitZooError, ImageError
 if TYPE_CHECKING:
     from ..jobs import Job, Sizing
     from ..model import SuperResolver
+    from ..report import Report
 
 DEFAULT_MODEL = "edsr-light-lit"
 DEFAULT_SCALE = 4.0
@@ -43,7 +43,9 @@ class Size(click.ParamType):
 
     name = "WxH"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"([1-9]\d{0,8})[xX×]([1-9]\d{0,8})", value.strip())
@@ -64,7 +66,12 @@ class Size(click.ParamType):
 )
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @click.option(
-    "-m", "--model", default=DEFAULT_MODEL, show_default=True, metavar="NAME|FOLDER|REPO", help="See clit-zoo list."
+    "-m",
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    metavar="NAME|FOLDER|REPO",
+    help="See clit-zoo list.",
 )
 @click.option("-s", "--scale", type=Scale(), help="Any number from 1.  [default: 4]")
 @click.option("--width", type=click.IntRange(min=1), help="Output width in pixels; the height follows.")
@@ -110,8 +117,9 @@ def command(
 ) -> int:
     """Enlarge the pictures IN (files or folders) by any factor.
 
-    Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF and resolution
-    survive. A picture that fails is named, and the others go on; the exit code is 0 only if all is done.
+    Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF and
+    resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only if all
+    is done.
 
     \b
     clit-zoo upscale photo.jpg -s 3.7
@@ -128,6 +136,7 @@ def command(
 
     # torch takes a second to import, which --help and wrong usage must not.
     from ..jobs import Naming, Sizing, find_inputs, plan
+    from ..report import Report
 
     _quieten()
     _check_colour(flatten)
@@ -143,7 +152,7 @@ def command(
         skip_existing=skip_existing,
         overwrite=overwrite,
     )
-    report = _Report(jobs, name, as_json, dry_run, started)
+    report = Report(jobs, name, as_json, dry_run, started)
     for job in jobs:
         if job.status != "planned":
             report.finished(job)
@@ -154,6 +163,9 @@ def command(
         elif planned:
             import clit_zoo
 
+            from ..threads import use_free_cores
+
+            use_free_cores()
             resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto")
             _enlarge_all(planned, resolver, sizing, report, quality, flatten, overwrite)
     finally:  # after an interruption too, what has been done is told
@@ -165,7 +177,7 @@ def _enlarge_all(
     jobs: list[Job],
     resolver: SuperResolver,
     sizing: Sizing,
-    report: _Report,
+    report: Report,
     quality: int | None,
     flatten: str | None,
     overwrite: bool,
@@ -246,62 +258,6 @@ def _explained(error: Exception, job: Job) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-class _Report:
-    """Lines while the run goes on, or one JSON object at its end."""
-
-    def __init__(self, jobs: list[Job], model: str, as_json: bool, dry_run: bool, started: float) -> None:
-        self.jobs, self.model, self.as_json, self.dry_run, self.started = jobs, model, as_json, dry_run, started
-
-    def finished(self, job: Job) -> None:
-        for notice in job.notices:
-            click.echo(f"Note: {notice if str(job.source) in notice else f'{job.source}: {notice}'}", err=True)
-        if job.status == "failed":
-            click.echo(f"Error: {job.reason}", err=True)
-        elif not self.as_json:
-            click.echo(_line(job))
-
-    def end(self) -> None:
-        counts = {status: sum(job.status == status for job in self.jobs) for status in _WORDS}
-        seconds = round(time.monotonic() - self.started, 3)
-        if self.as_json:
-            report = {"model": self.model, "dry_run": self.dry_run, "seconds": seconds, **counts}
-            report["pictures"] = [_record(job) for job in self.jobs]
-            click.echo(json.dumps(report, indent=2, ensure_ascii=False))
-            return
-        parts = [f"{number} {_WORDS[status]}" for status, number in counts.items() if number]
-        click.echo(f"{', '.join(parts) or 'nothing done'} in {seconds:.1f} s")
-
-
-_WORDS = {"done": "enlarged", "planned": "to be enlarged", "skipped": "skipped", "failed": "failed"}
-
-
-def _line(job: Job) -> str:
-    if job.status == "skipped":
-        return f"{job.source}: skipped, {job.reason}"
-    (w, h), (width, height) = job.input_size or (0, 0), job.output_size or (0, 0)
-    end = ""
-    if job.seconds is not None:
-        end = f" ({job.seconds:.1f} s)"
-    elif job.memory_bytes is not None:
-        end = f", about {job.memory_bytes / 1e9:.1f} GB of memory"
-    return f"{job.source} {w}×{h} -> {job.target} {width}×{height}{end}"
-
-
-def _record(job: Job) -> dict[str, Any]:
-    return {
-        "input": str(job.source),
-        "output": None if job.target is None else str(job.target),
-        "status": job.status,
-        "reason": job.reason,
-        "format": job.format,
-        "input_size": job.input_size,
-        "output_size": job.output_size,
-        "memory_bytes": job.memory_bytes,
-        "seconds": job.seconds,
-        "notices": job.notices,
-    }
-
-
 def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | None) -> bool:
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
     from ..imaging.formats import OUTPUT_FORMATS, format_of
@@ -334,7 +290,23 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
 
 
 # Picture formats that are read or well known, but not written.
-_FOREIGN = {"gif", "bmp", "avif", "heic", "heif", "jp2", "jxl", "ppm", "pgm", "tga", "ico", "psd", "svg", "exr", "pdf"}
+_FOREIGN = {
+    "gif",
+    "bmp",
+    "avif",
+    "heic",
+    "heif",
+    "jp2",
+    "jxl",
+    "ppm",
+    "pgm",
+    "tga",
+    "ico",
+    "psd",
+    "svg",
+    "exr",
+    "pdf",
+}
 
 
 def _check_colour(flatten: str | None) -> None:
@@ -365,8 +337,25 @@ def _model_name(model: str) -> str:
     return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _estimate(jobs: list[Job], model: str, dtype: str | None, report: _Report) -> None:
-    raise NotImplementedError
+def _estimate(jobs: list[Job], model: str, dtype: str | None, report: Report) -> None:
+    """Fill in what each job would take; nothing is downloaded for it."""
+    from .. import hub, registry
+    from ..config import ModelConfig
+    from ..memory import estimate_bytes
+
+    config = None
+    if model in registry.REGISTRY:
+        config = registry.get(model).config
+        if registry.status(model) == "no weights yet":
+            hub.resolve(model)  # raises, saying what to do
+    elif Path(model).expanduser().is_dir():
+        config = ModelConfig.from_json(hub.resolve(model).config_path)
+    for job in jobs:
+        if config is not None and job.input_size and job.output_size:
+            (w, h), (width, height) = job.input_size, job.output_size
+            half = dtype in ("float16", "bfloat16")
+            job.memory_bytes = estimate_bytes(config, h, w, (height, width), 2 if half else 4)
+        report.finished(job)
 
 
 def _quieten() -> None:

@@ -8,7 +8,7 @@ from .convert import decode, encode, enlarge, enlarge_picture
 from .files import MAX_INPUT_PIXELS, Header, is_picture_name, probe, read
 from .formats import OUTPUT_FORMATS, OutputFormat, check_output, format_of
 from .picture import Picture
-from .write import write
+from .write import flattened, write
 
 __all__ = [
     "MAX_INPUT_PIXELS",
@@ -21,6 +21,7 @@ __all__ = [
     "encode",
     "enlarge",
     "enlarge_picture",
+    "flattened",
     "format_of",
     "is_picture_name",
     "probe",

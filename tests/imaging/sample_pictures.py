@@ -1,5 +1,7 @@
 """Pictures and round trips that the imaging tests share."""
 
+import functools
+
 import numpy as np
 import tifffile
 import torch
@@ -22,6 +24,7 @@ def enlarged(path, target, scale=2, **options):
     return [*picture.notices, *imaging.write(result, target, **options)]
 
 
+@functools.cache  # the profile holds the time it was made at
 def profile(space):
     if space == "RGB ":
         return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

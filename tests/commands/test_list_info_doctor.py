@@ -1,0 +1,93 @@
+"""`clit-zoo list`, `info` and `doctor`: what they tell, as text and as JSON."""
+
+import json
+
+import pytest
+from safetensors.numpy import save_file
+
+from clit_zoo import registry
+from clit_zoo.commands import doctor
+
+
+def test_list(run):
+    rows = json.loads(run("list", "--json").out)
+    assert [row["name"] for row in rows] == list(registry.REGISTRY)
+    clit = next(row for row in rows if row["name"] == "rdn-clit")
+    assert (clit["encoder"], clit["decoder"], clit["stages"]) == ("rdn", "clit", 3)
+    assert clit["parameters"] == registry.get("rdn-clit").config.parameters
+    text = run("list").out.splitlines()
+    assert len(text) == len(rows) + 1
+    for line, row in zip(text[1:], rows):
+        assert line.startswith(row["name"]) and row["weights"] in line and row["summary"] in line
+
+
+def test_list_pattern(run):
+    assert [row["name"] for row in json.loads(run("list", "RDN-*", "--json").out)] == ["rdn-lit", "rdn-clit"]
+    result = run("list", "nothing*")
+    assert result.code == 0 and result.out == "" and "rdn-clit" in result.err
+
+
+def test_info_of_a_registered_model_without_weights(run, monkeypatch):
+    monkeypatch.setattr(registry, "embedded_folder", lambda name: None)
+    facts = json.loads(run("info", "rdn-clit", "--json").out)
+    assert (
+        facts["parameters"] == 37663441 and facts["status"] == "no weights yet" and facts["weights"] is None
+    )
+    assert facts["config"]["decoder"]["stages"] == 3
+    text = run("info", "rdn-clit").out
+    assert "37,663,441" in text and "growth 64" in text and "clit-zoo convert" in text
+
+
+def test_info_of_a_folder(run, tiny_model):
+    facts = json.loads(run("info", tiny_model, "--json").out)
+    assert facts["name"] == "tiny-lit" and facts["weights_bytes"] > 1000
+    assert facts["weights"] == str(tiny_model / "model.safetensors") and facts["card"] == str(
+        tiny_model / "README.md"
+    )
+    (tiny_model / "model.safetensors").unlink()
+    result = run("info", tiny_model)
+    assert result.code == 1 and "model.safetensors" in result.err
+
+
+def test_info_of_nothing(run):
+    result = run("info", "rdn-clitt")
+    assert result.code == 1 and "'rdn-clit'" in result.err
+
+
+@pytest.fixture
+def embedded(monkeypatch, tiny_model):
+    """The tiny model is all that ships."""
+    from clit_zoo.config import ModelConfig
+
+    entry = registry.Entry("tiny-lit", ModelConfig.from_json(tiny_model / "config.json"), "tiny")
+    monkeypatch.setattr(registry, "REGISTRY", {"tiny-lit": entry})
+    monkeypatch.setattr(registry, "embedded_folder", lambda name: tiny_model)
+    return tiny_model
+
+
+def test_doctor(run, embedded):
+    result = run("doctor", "--json")
+    report = json.loads(result.out)
+    assert result.code == 0, report["problems"]
+    assert report["problems"] == []
+    assert report["versions"]["torch"] and report["devices"]["cpu"]
+    assert report["backends"]["cpu"]["hoisted"] == "available"
+    assert len(report["backends"]["cpu"]["triton"].split()) > 3  # a sentence
+    assert report["threads"]["used by torch"] >= 1 and report["cache"]["folder"]
+    assert report["embedded_weights"]["tiny-lit"].startswith("readable")
+    text = run("doctor").out
+    assert "cpu hoisted" in text and "No problems found." in text
+
+
+def test_doctor_finds_broken_weights_and_missing_packages(run, embedded, monkeypatch):
+    save_file({}, embedded / "model.safetensors")
+    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package", "triton"))
+    result = run("doctor")
+    assert result.code == 1
+    assert "no-such-package is not installed" in result.out
+    assert "embedded weights of tiny-lit cannot be read" in result.out
+    monkeypatch.setattr(registry, "embedded_folder", lambda name: None)
+    result = run("doctor", "--json")
+    assert result.code == 1 and any(
+        "no weights came" in problem for problem in json.loads(result.out)["problems"]
+    )
