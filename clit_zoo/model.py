@@ -90,14 +90,18 @@ class SuperResolver(nn.Module):
         h, w = self._check(image)
         batch = image.shape[0]
         if coords.dim() != 3 or coords.shape[0] != batch or coords.shape[2] != 2:
-            raise ImageError(f"coords must be ({batch}, N, 2), one list for each image; got {tuple(coords.shape)}")
+            raise ImageError(
+                f"coords must be ({batch}, N, 2), one list for each image; got {tuple(coords.shape)}"
+            )
         if tuple(cell.shape) != (batch, 2):
             raise ImageError(f"cell must be ({batch}, 2), one pair for each image; got {tuple(cell.shape)}")
         x = self._normalise(image)
         plan = list(sizes) if sizes is not None else self._plan(h, w, cell)
         return self.decoder.query(self.encoder(x), x, coords, cell, plan, backend=self.backend) * 0.5 + 0.5
 
-    def query_raster(self, image: Tensor, raster: geometry.Raster, cell: Tensor, sizes: Sequence[Size]) -> Tensor:
+    def query_raster(
+        self, image: Tensor, raster: geometry.Raster, cell: Tensor, sizes: Sequence[Size]
+    ) -> Tensor:
         """``query`` at M positions nearest to each feature pixel, without gathers in the first stage.
 
         Args:
@@ -114,6 +118,28 @@ class SuperResolver(nn.Module):
         coords = geometry.raster_coords(raster)
         out = self.decoder.query(
             self.encoder(x), x, coords, cell, list(sizes), raster=raster, backend=self.backend
+        )
+        return out * 0.5 + 0.5
+
+    def query_blocks(
+        self, image: Tensor, coords: Tensor, cell: Tensor, sizes: Sequence[Size], span: float
+    ) -> Tensor:
+        """``query`` at positions that come in small blocks, which spares a cascade its large maps.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1].
+            coords: (B, n, Q, 2) positions of n blocks; the picture spans [-1, 1].
+            cell: (B, 2) size of an output pixel in the same units.
+            sizes: map size of each stage to pass, the first being (h, w).
+            span: largest extent of a block, as a share of the picture.
+
+        Returns:
+            (B, n * Q, 3), not clamped.
+        """
+        self._check(image)
+        x = self._normalise(image)
+        out = self.decoder.query_blocks(
+            self.encoder(x), x, coords, cell, list(sizes), span, backend=self.backend
         )
         return out * 0.5 + 0.5
 
@@ -148,7 +174,9 @@ class SuperResolver(nn.Module):
             lambda color, target: self.enlarge(color, target, progress),
         )
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, card: str | None = None) -> Path:
+    def save_pretrained(
+        self, folder: str | Path, *, overwrite: bool = False, card: str | None = None
+    ) -> Path:
         """Write config.json, model.safetensors and README.md, each whole or not at all.
 
         Args:
@@ -165,7 +193,7 @@ class SuperResolver(nn.Module):
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
     ) -> str:
-        """Upload the model to the Hugging Face Hub, making the repository if need be; returns the commit's URL.
+        """Upload the model to the Hugging Face Hub, making the repository if need be; returns its URL.
 
         Raises:
             HubError: the Hub cannot be reached or refuses.
@@ -179,8 +207,10 @@ class SuperResolver(nn.Module):
 
     @torch.inference_mode()
     def enlarge(self, image: Tensor, size: Size, progress: Progress | None = None) -> Tensor:
-        """``forward`` without gradients: (B, 3, h, w) float32 in [0, 1] on any device -> the same at ``size``,
-        clamped, in float32 on the input's device."""
+        """``forward`` without gradients, clamped.
+
+        Takes (B, 3, h, w) float32 in [0, 1] on any device; returns (B, 3, H, W) float32 there.
+        """
         out = self(image.to(self.device), size, progress=progress)
         return out.float().clamp_(0, 1).to(image.device)
 

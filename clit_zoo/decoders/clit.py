@@ -10,15 +10,17 @@ resampled to the plan's size (``geometry.plan``); every stage is queried at the 
 from collections.abc import Callable, Sequence
 
 import torch
-from clit_kernels import Queries, Raster, StageWeights
-from clit_kernels.position_bias import BANDS
 from torch import Tensor, nn
+
+from clit_kernels import Points, Queries, Raster, StageWeights, local_attention
+from clit_kernels.position_bias import BANDS
 
 from .. import geometry
 from ..geometry import Size
 from ..ops import decode_stage
 from ..sampling import resample_grid, sample_border
 from .bands import BandedMap, cut_rows
+from .blocks import block_maps
 
 GAIN = 0.75
 """Weight of the residual of the stage before (equation 9's lambda)."""
@@ -106,9 +108,7 @@ class CLIT(nn.Module):
         base = self.conv_ch(feature)
         sizes = geometry.plan(h, w, size, self.stages)
         projections = [self._projection(i) for i in range(len(sizes))]
-        maps = [
-            BandedMap(base, s, self.radius, *p) for s, p in zip(sizes, projections, strict=True)
-        ]
+        maps = [BandedMap(base, s, self.radius, *p) for s, p in zip(sizes, projections, strict=True)]
         cells = [geometry.cell_size(s, size, batch, device) for s in sizes]
         grids = [geometry.grid(s, size, device) for s in sizes]
         skip = geometry.grid((h, w), size, device)
@@ -163,15 +163,88 @@ class CLIT(nn.Module):
             queries: Queries = geometry.points(coords, stage_size)
             if raster is not None and stage_size == tuple(feature.shape[-2:]):
                 queries = raster
-            _, (q, k, v) = BandedMap(base, stage_size, self.radius, *self._projection(i)).rows(
-                0, stage_size[0] - 1
-            )
-            scale = torch.tensor(stage_size, dtype=cell.dtype, device=cell.device)
+            q, k, v = self._maps(i, base, stage_size)
             residual = decode_stage(
-                q, k, v, queries, self._stage(i), cell * scale, previous=residual, gain=GAIN, backend=backend
-            )
+                q, k, v, queries, self._stage(i), _scaled(cell, stage_size),
+                previous=residual, gain=GAIN, backend=backend,
+            )  # fmt: skip
         assert residual is not None
         return residual + sample_border(image, geometry.points(coords, (image.shape[2], image.shape[3])))
+
+    def query_blocks(
+        self,
+        feature: Tensor,
+        image: Tensor,
+        coords: Tensor,
+        cell: Tensor,
+        sizes: Sequence[Size],
+        span: float,
+        *,
+        backend: str = "auto",
+    ) -> Tensor:
+        """``query`` at positions that come in small blocks: later stages' maps are made around them only.
+
+        Args:
+            feature, image, cell, sizes, backend: as in ``query``.
+            coords: (B, n, Q, 2) positions (y, x) in [-1, 1] of n blocks.
+            span: largest extent of a block, as a share of the picture.
+
+        Returns:
+            (B, n * Q, 3), normalised as ``image`` is.
+        """
+        base = self.conv_ch(feature)
+        blocks, per_block = coords.shape[1:3]
+        flat = coords.flatten(1, 2)
+        residual: Tensor | None = None
+        for i, stage_size in enumerate(sizes):
+            points, cells = geometry.points(flat, stage_size), _scaled(cell, stage_size)
+            stage = self._stage(i)
+            if stage_size == tuple(feature.shape[-2:]):
+                q, k, v = self._maps(i, base, stage_size)
+                residual = decode_stage(
+                    q, k, v, points, stage, cells, previous=residual, gain=GAIN, backend=backend
+                )
+                continue
+            by_block = Points(*(t.unflatten(1, (blocks, per_block)) for t in points))
+            (q, k, v), local = block_maps(base, stage_size, by_block, span, self.radius, *self._projection(i))
+            if residual is not None:
+                residual = residual.unflatten(1, (blocks, per_block)).flatten(0, 1)
+            residual = decode_stage(
+                q, k, v, local, stage, cells.repeat_interleave(blocks, 0),
+                previous=residual, gain=GAIN, backend=backend,
+            ).unflatten(0, (-1, blocks)).flatten(1, 2)  # fmt: skip
+        assert residual is not None
+        return residual + sample_border(image, geometry.points(flat, (image.shape[2], image.shape[3])))
+
+    def attention(
+        self, feature: Tensor, coords: Tensor, sizes: Sequence[Size], *, backend: str = "auto"
+    ) -> list[Tensor]:
+        """Where each stage looks: its attention weights (Figure 7 of the paper).
+
+        Args:
+            feature: (B, in_channels, h, w) the encoder's map.
+            coords: (B, N, 2) positions (y, x) in [-1, 1].
+            sizes: map size of each stage to pass, see ``geometry.plan``.
+            backend: as ``clit_kernels`` takes it.
+
+        Returns:
+            For each stage (B, N, heads, K, K) weights that sum to 1 over the K x K pixels around a position.
+        """
+        base = self.conv_ch(feature)
+        side, proj = 2 * self.radius + 1, self.pb_encoder.proj
+        maps = []
+        for i, stage_size in enumerate(sizes):
+            q, k, _ = self._maps(i, base, stage_size)
+            weights = local_attention(
+                q, k, geometry.points(coords, stage_size), proj.weight, proj.bias,
+                heads=self.heads, radius=self.radius, backend=backend,
+            )  # fmt: skip
+            maps.append(weights.unflatten(-1, (side, side)))
+        return maps
+
+    def _maps(self, i: int, base: Tensor, size: Size) -> tuple[Tensor, ...]:
+        """Stage i's whole q, k and v maps."""
+        return BandedMap(base, size, self.radius, *self._projection(i)).rows(0, size[0] - 1)[1]
 
     def _projection(self, i: int) -> tuple[Tensor, Tensor]:
         """Stage i's three convolutions as one: weight (3C, C, 3, 3) and bias (3C,), for q, k, v."""
@@ -186,3 +259,8 @@ class CLIT(nn.Module):
             proj.weight, proj.bias, [x.weight for x in linears], [x.bias for x in linears],
             self.heads, self.radius,
         )  # fmt: skip
+
+
+def _scaled(cell: Tensor, size: Size) -> Tensor:
+    """Cells (B, 2) of a picture spanning [-1, 1], in half feature pixels."""
+    return cell * torch.tensor(size, dtype=cell.dtype, device=cell.device)
