@@ -103,6 +103,15 @@ def test_order_by_count():
     assert not prefer_hoisted(pixels=100 * 100, slots=4, count=101 * 101, channels=256, heads=8)
 
 
+@pytest.mark.parametrize("name", ["grid x2.5", "points", "raster of 3"])
+def test_autocast_changes_nothing(name):
+    args, settings = arguments(name)
+    for run in (coordinate_decode_hoisted, coordinate_decode_reference):
+        expected = run(*args, **settings)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(run(*args, **settings), expected)
+
+
 def test_backends():
     args, settings = arguments("grid x2.5")
     auto = coordinate_decode(*args, **settings)

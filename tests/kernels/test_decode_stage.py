@@ -120,6 +120,15 @@ def test_inference_mode_and_frozen_weights():
     assert torch.autograd.grad(out.sum(), maps[2])[0].abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", ["grid x2.5", "points", "raster of 3"])
+def test_autocast_changes_nothing(name):
+    args = arguments(name)
+    for run in (decode_stage_hoisted, decode_stage_reference):
+        expected = run(*args)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(run(*args), expected)
+
+
 def test_backends():
     args = arguments("grid x2.5")
     assert torch.equal(decode_stage(*args), decode_stage(*args, backend="hoisted"))

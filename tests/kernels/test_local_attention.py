@@ -70,6 +70,15 @@ def test_keys_outside_the_map_are_zero_and_stay_in_the_softmax():
         torch.testing.assert_close(weights[0, 0, 0, :4], (1 / (inside + 8)).expand(4))
 
 
+@pytest.mark.parametrize("name", ["grid x2.5", "points", "raster of 3"])
+def test_autocast_changes_nothing(name):
+    args, settings = arguments(name)
+    for run in (local_attention_hoisted, local_attention_reference):
+        expected = run(*args, **settings)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(run(*args, **settings), expected)
+
+
 def test_backends():
     args, settings = arguments("grid x2.5")
     auto = local_attention(*args, **settings)

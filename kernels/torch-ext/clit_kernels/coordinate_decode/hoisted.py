@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..grouping import crop, group_axis, windows
+from ..own_precision import own_precision
 from ..queries import Points, Queries, Raster, as_points, gather_pixels, tap_offsets
 
 
@@ -91,6 +92,7 @@ def finish(hidden: Tensor, mlp: MLP) -> Tensor:
     return x
 
 
+@own_precision
 def coordinate_decode_hoisted(
     weights: Tensor,
     v: Tensor,
@@ -103,7 +105,7 @@ def coordinate_decode_hoisted(
     gain: float = 0.75,
 ) -> Tensor:
     """Values (B, Q, out) from attention weights (B, Q, H, K*K) and v (B, C, h, w); see the reference."""
-    batch, count, heads, area = weights.shape
+    batch, _, heads, area = weights.shape
     mlp = prepare_mlp(mlp_weights, mlp_biases, cell, heads, area, v.dtype)
     weights = weights.to(v.dtype)
     hidden = _group_hidden(weights, v, queries, mlp)

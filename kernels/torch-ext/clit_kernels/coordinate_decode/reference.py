@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..own_precision import own_precision
 from ..queries import Queries, as_points, gather_pixels, tap_offsets
 
 
+@own_precision
 def coordinate_decode_reference(
     weights: Tensor,
     v: Tensor,

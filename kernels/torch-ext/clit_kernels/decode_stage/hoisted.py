@@ -19,6 +19,7 @@ from ..coordinate_decode.hoisted import (
 )
 from ..grouping import AxisSlots, Group, crop, group_axis, windows
 from ..local_attention.hoisted import attend_group, grid_group, local_attention_hoisted
+from ..own_precision import own_precision
 from ..queries import Grid, Points, Queries
 from .weights import StageWeights
 
@@ -26,6 +27,7 @@ TILE_BYTES = 8 << 20
 """Size of U, or of the scaled values, for one tile: about what stays in cache between two products."""
 
 
+@own_precision
 def decode_stage_hoisted(
     q: Tensor,
     k: Tensor,
@@ -119,7 +121,9 @@ def _decode_grid(
 class _Place:
     """Which grid rows and columns a tile's slots fill: ``rows``, ``cols`` slices and their slot positions."""
 
-    def __init__(self, rows: slice, cols: slice, down: Tensor | None, across: Tensor | None, m: tuple[int, int]):
+    def __init__(
+        self, rows: slice, cols: slice, down: Tensor | None, across: Tensor | None, m: tuple[int, int]
+    ):
         self.rows, self.cols, self.down, self.across, self.slots = rows, cols, down, across, m
 
     @classmethod

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..coordinate_decode.reference import coordinate_decode_reference
 from ..local_attention.reference import local_attention_reference
+from ..own_precision import own_precision
 from ..queries import Points, Queries, as_points
 from .weights import StageWeights
 
@@ -12,6 +13,7 @@ CHUNK = 30_000
 """Queries at a time, as the published evaluation does: K*K*C values of each exist at once."""
 
 
+@own_precision
 def decode_stage_reference(
     q: Tensor,
     k: Tensor,

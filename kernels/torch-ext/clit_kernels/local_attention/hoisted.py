@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..grouping import AxisSlots, Group, crop, group_axis, windows
+from ..own_precision import own_precision
 from ..position_bias import axis_table
 from ..queries import Grid, Points, Queries, Raster, gather_pixels, sample_bilinear, tap_offsets
 
@@ -71,6 +72,7 @@ def attend_points(
     return torch.softmax(logits.to(wide) + bias.transpose(2, 3).to(wide), -1).to(q.dtype)
 
 
+@own_precision
 def local_attention_hoisted(
     q: Tensor,
     k: Tensor,

@@ -10,10 +10,12 @@ import math
 import torch
 from torch import Tensor
 
+from ..own_precision import own_precision
 from ..position_bias import encode
 from ..queries import Queries, as_points, gather_pixels, sample_bilinear, tap_offsets
 
 
+@own_precision
 def local_attention_reference(
     q: Tensor,
     k: Tensor,

@@ -1,0 +1,132 @@
+"""SuperResolver: shapes, errors, threads, precision and gradients."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from clit_zoo.config import ModelConfig
+from clit_zoo.errors import ImageError, ScaleError
+from clit_zoo.geometry import Raster, pixel_centres
+from clit_zoo.model import SuperResolver
+
+
+@pytest.fixture
+def model() -> SuperResolver:
+    torch.manual_seed(0)
+    encoder = {"name": "edsr", "channels": 8, "blocks": 1}
+    decoder = {"name": "clit", "dim": 8, "heads": 2, "radius": 1, "stages": 2, "hidden_dims": [16, 12]}
+    return SuperResolver(ModelConfig("small", encoder, decoder)).eval()
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [(6, 5), (7, 5), (13, 17), (60, 50)])
+@torch.no_grad()
+def test_forward(model, image, size):
+    before = image.clone()
+    out = model(image, size)
+    assert out.shape == (2, 3, *size) and out.dtype == torch.float32 and out.isfinite().all()
+    assert torch.equal(image, before)
+    torch.testing.assert_close(model(image[1:], size), out[1:], atol=1e-6, rtol=0)
+    torch.testing.assert_close(model(image.transpose(2, 3).contiguous().transpose(2, 3), size), out)
+
+
+@torch.no_grad()
+def test_enlarge_clamps(model, image):
+    image = image * 3 - 1
+    out = model.enlarge(image, (12, 10))
+    assert out.min() == 0 and out.max() == 1
+    torch.testing.assert_close(out, model(image, (12, 10)).clamp(0, 1))
+
+
+@torch.no_grad()
+def test_query_plans_from_the_cell(model, image):
+    for size in ((13, 17), (30, 50)):
+        y, x = (pixel_centres(n).float() for n in size)
+        coords = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).flatten(0, 1).expand(2, -1, -1)
+        cell = torch.tensor([[2 / n for n in size]]).expand(2, 2)
+        found = model.query(image, coords, cell)
+        torch.testing.assert_close(
+            found.transpose(1, 2).unflatten(2, size), model(image, size), atol=1e-5, rtol=0
+        )
+    assert model.query(image, coords[:, :0], cell).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 5), (1, 1, 6, 5), (1, 3, 0, 5), (1, 3, 6, 5)])
+def test_images_refused(model, shape):
+    dtype = torch.uint8 if shape == (1, 3, 6, 5) else torch.float32
+    bad = torch.zeros(shape, dtype=dtype)
+    named = r"image must be a float tensor \(B, 3, h, w\) in \[0, 1\]; got " + str(dtype)
+    with pytest.raises(ImageError, match=named):
+        model(bad, (12, 10))
+    with pytest.raises(ImageError, match=named):
+        model.query(bad, torch.zeros(1, 4, 2), torch.zeros(1, 2))
+
+
+def test_sizes_and_positions_refused(model, image):
+    with pytest.raises(ScaleError, match=r"size 4x12 .* smaller than the 5x6 input"):
+        model(image, (12, 4))
+    cell = torch.full((2, 2), 0.1)
+    for coords in (torch.zeros(4, 2), torch.zeros(1, 4, 2), torch.zeros(2, 4, 3)):
+        with pytest.raises(ImageError, match=r"coords must be \(2, N, 2\).*got"):
+            model.query(image, coords, cell)
+    with pytest.raises(ImageError, match=r"cell must be \(2, 2\).*got \(1, 2\)"):
+        model.query(image, torch.zeros(2, 4, 2), cell[:1])
+    with pytest.raises(ScaleError, match="cells that pass the cascade at different sizes"):
+        model.query(image, torch.zeros(2, 4, 2), torch.tensor([[0.1, 0.1], [0.01, 0.01]]))
+
+
+@torch.no_grad()
+def test_threads_share_a_model(model):
+    """Calls leave nothing behind: pictures of different sizes at once come out as one by one."""
+    generator = torch.Generator().manual_seed(2)
+    jobs = [(torch.rand(1, 3, 4 + i, 9 - i, generator=generator), (20 + 3 * i, 40 - i)) for i in range(6)]
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    expected = [model.enlarge(*job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda job: model.enlarge(*job), jobs))
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_autocast(model, image, dtype):
+    exact = model(image, (13, 17))
+    with torch.autocast("cpu", dtype):
+        out = model(image, (13, 17))
+    assert out.shape == exact.shape and (out.float() - exact).abs().max() < 0.02
+    assert not torch.equal(out.float(), exact)
+
+
+@torch.no_grad()
+def test_half_precision_weights(model, image):
+    exact = model(image, (13, 17))
+    out = model.to(torch.bfloat16).enlarge(image, (13, 17))
+    assert out.dtype == torch.float32 and (out - exact.clamp(0, 1)).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_every_parameter_learns(model, image, bf16):
+    generator = torch.Generator().manual_seed(3)
+    cell = torch.full((2, 2), 2 / 50)
+    raster = Raster(torch.rand(2, 1, 6, 5, 2, generator=generator) - 0.5)
+    coords = torch.rand(2, 9, 2, generator=generator) * 2 - 1
+    sizes = [(6, 5), (24, 20)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        outs = [model.query_raster(image, raster, cell, sizes), model.query(image, coords, cell, sizes=sizes)]
+        outs.append(model(image, (30, 25)))
+    for out in outs:
+        model.zero_grad()
+        (out.float() - 0.3).abs().mean().backward()
+        grads = {name: p.grad for name, p in model.named_parameters()}
+        assert all(g is not None and g.isfinite().all() for g in grads.values())
+        # the projection's bias adds the same to all taps' logits, so the softmax takes it out again
+        still = {name for name, g in grads.items() if g.abs().max() == 0}
+        assert still <= {"decoder.pb_encoder.proj.bias"}
