@@ -1,7 +1,7 @@
 """Ops decide their dtypes themselves, also under autocast.
 
-Autocast would compute float32 matrix products in bfloat16, among them the position bias, whose arguments reach
-1,023 rad. So it is switched off inside every op: maps that came in bfloat16 are still computed in bfloat16.
+Autocast would compute float32 matrix products in bfloat16, that of the position encoding among them. So it is
+switched off inside every op: maps that came in bfloat16 are still computed in bfloat16.
 """
 
 from collections.abc import Callable

@@ -21,11 +21,11 @@ from torch import Tensor
 class Points(NamedTuple):
     """``index`` (B, N, 2) int64 nearest feature pixel (y, x); ``offset`` (B, N, 2) float32, in pixels."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     offset: Tensor
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         """Queries per image."""
         return self.index.shape[1]
 
@@ -39,7 +39,7 @@ class Grid(NamedTuple):
     col_offset: Tensor
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         """Queries per image."""
         return self.row.shape[0] * self.col.shape[0]
 
@@ -58,7 +58,7 @@ class Raster(NamedTuple):
     offset: Tensor
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override]
         """Queries per image."""
         return self.offset.shape[1] * self.offset.shape[2] * self.offset.shape[3]
 

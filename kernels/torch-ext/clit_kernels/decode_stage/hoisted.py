@@ -1,4 +1,4 @@
-"""One stage of CLIT in tiles of feature pixels: attention, hoisted first layer and MLP while they are in cache.
+"""One stage of CLIT in tiles of feature pixels: attention, hoisted first layer and MLP in cache.
 
 Without gradients a grid is walked tile by tile, so that no K*K-wide intermediate outlives its tile and U
 (H*K*K*D numbers for each feature pixel, 400 kB in the published size) is written and read in cache, in one
