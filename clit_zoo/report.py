@@ -14,20 +14,14 @@ from .jobs import Job
 class Report:
     """Lines while the run goes on, or one JSON object at its end."""
 
-    def __init__(self, jobs: list[Job], model: str, as_json: bool, dry_run: bool, started: float) -> None:
-        self.jobs, self.model, self.as_json, self.dry_run, self.started = (
-            jobs,
-            model,
-            as_json,
-            dry_run,
-            started,
-        )
+    def __init__(self, jobs: list[Job], model: str, *, as_json: bool, dry_run: bool, started: float) -> None:
+        self.jobs, self.model, self.as_json = jobs, model, as_json
+        self.dry_run, self.started = dry_run, started
 
     def finished(self, job: Job) -> None:
         for notice in job.notices:
-            click.echo(
-                f"Note: {notice if str(job.source) in notice else f'{job.source}: {notice}'}", err=True
-            )
+            named = str(job.source) in notice
+            click.echo(f"Note: {notice}" if named else f"Note: {job.source}: {notice}", err=True)
         if job.status == "failed":
             click.echo(f"Error: {job.reason}", err=True)
         elif not self.as_json:
@@ -39,13 +33,14 @@ class Report:
         if self.as_json:
             report = {"model": self.model, "dry_run": self.dry_run, "seconds": seconds, **counts}
             report["pictures"] = [_record(job) for job in self.jobs]
-            click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(report, indent=2))
             return
-        parts = [f"{number} {_WORDS[status]}" for status, number in counts.items() if number]
+        words = _WORDS | ({"planned": "to be enlarged"} if self.dry_run else {})
+        parts = [f"{number} {words[status]}" for status, number in counts.items() if number]
         click.echo(f"{', '.join(parts) or 'nothing done'} in {seconds:.1f} s")
 
 
-_WORDS = {"done": "enlarged", "planned": "to be enlarged", "skipped": "skipped", "failed": "failed"}
+_WORDS = {"done": "enlarged", "planned": "not done", "skipped": "skipped", "failed": "failed"}
 
 
 def _line(job: Job) -> str:

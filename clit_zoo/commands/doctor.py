@@ -96,10 +96,13 @@ def _backends() -> dict[str, dict[str, str]]:
 def _threads() -> dict[str, Any]:
     import torch
 
+    from ..threads import free_cores
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "used by torch": torch.get_num_threads(),
         "cores this process may use": usable,
+        "of these idle now": free_cores(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
     }
 

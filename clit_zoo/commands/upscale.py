@@ -131,14 +131,14 @@ def command(
         raise click.UsageError("Give one of --skip-existing and --overwrite.")
     if suffix is not None and re.search(r"[/\\\0]", suffix):
         raise click.BadParameter("it ends a file name and cannot hold a folder.", param_hint="'--suffix'")
-    single = _is_single_file(inputs, out, format)
-    started = time.monotonic()
 
-    # torch takes a second to import, which --help and wrong usage must not.
+    started = time.monotonic()
+    # These import torch, for which --help has no time.
     from ..jobs import Naming, Sizing, find_inputs, plan
     from ..report import Report
 
     _quieten()
+    single = _is_single_file(inputs, out, format)
     _check_colour(flatten)
     name = _model_name(model)
     sizing = Sizing(scale, width, height, size)
@@ -152,7 +152,7 @@ def command(
         skip_existing=skip_existing,
         overwrite=overwrite,
     )
-    report = Report(jobs, name, as_json, dry_run, started)
+    report = Report(jobs, name, as_json=as_json, dry_run=dry_run, started=started)
     for job in jobs:
         if job.status != "planned":
             report.finished(job)

@@ -35,4 +35,4 @@ def fill_hidden(color: Tensor, alpha: Tensor) -> Tensor:
 
 def enlarge_alpha(alpha: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic (a = -0.5, as Pillow's and MATLAB's), clamped to [0, 1]: (B, 1, h, w) -> (B, 1, *size)."""
-    return F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True).clamp_(0, 1)
+    return F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 import clit_zoo
-from clit_zoo import cli
+from clit_zoo import cli, threads
 from clit_zoo.config import ModelConfig
 
 
@@ -47,7 +47,8 @@ class PixelRepeater:
 @pytest.fixture
 def model(monkeypatch):
     repeater = PixelRepeater()
-    monkeypatch.setattr(clit_zoo, "from_pretrained", repeater.load, raising=False)
+    monkeypatch.setattr(clit_zoo, "from_pretrained", repeater.load)
+    monkeypatch.setattr(threads, "use_free_cores", lambda: 1)
     return repeater
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import types
 
 import pytest
@@ -24,9 +23,12 @@ def test_help_is_quick_and_imports_nothing_heavy():
     )
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
+        after = os.times()
+        # Processor time, which a busy machine does not stretch as it does wall time.
+        spent = after.children_user + after.children_system - before.children_user - before.children_system
+        seconds.append(spent)
         assert done.returncode == 0 and done.stderr.strip() == "[]"
     assert min(seconds) < 0.5
     for name, (_, line) in cli.COMMANDS.items():

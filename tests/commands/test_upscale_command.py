@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -312,9 +314,33 @@ def test_an_interruption_still_tells_what_was_done(run, model, save, monkeypatch
     assert "Interrupted." in result.err and os.listdir().count(f"a_x2_{DEFAULT}.png") == 1
 
 
-def test_a_real_model(run, save, tiny_model):
+def test_a_real_model(run, save, tiny_model, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # leave the test process' threads as they are
     save("a.png", mode="LA")
     result = run("upscale", "a.png", "-m", tiny_model, "--device", "cpu", "--fp32", "-s", "2.4")
     assert result.code == 0, result.err
     with Image.open("a_x2.4_tiny-lit.png") as image:
         assert image.mode == "LA" and image.size == (14, 10)
+
+
+def test_a_model_that_cannot_be_loaded(run, save, tiny_model, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    save("a.png")
+    (tiny_model / "model.safetensors").unlink()
+    result = run("upscale", "a.png", "-m", tiny_model)
+    assert result.code == 1 and "model.safetensors" in result.err and "1 not done" in result.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names that are any bytes")
+def test_names_that_cannot_be_shown(run, model, save):
+    save("a.png")
+    name = b"caf\xe9 \xc3\xa9.png"
+    os.rename(b"a.png", name)
+    report = json.loads(run("upscale", os.fsdecode(name), "--json").out)
+    assert os.fsencode(report["pictures"][0]["input"]) == name
+    os.remove(os.fsencode(report["pictures"][0]["output"]))
+    # As text, in a program of its own: there the streams escape what they cannot encode.
+    arguments = [sys.executable, "-m", "clit_zoo.cli", "upscale", name, "--dry-run", "-m", "org/repo"]
+    done = subprocess.run(arguments, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9" in done.stdout and b"1 to be enlarged" in done.stdout
