@@ -1,141 +1,355 @@
-"""The training loop: L1 on drawn positions, checkpoints that survive, an average that is what gets saved."""
+"""The training loop: L1 at drawn positions, and a state that survives being killed."""
 
-import json
-import os
+import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import ClitZooError, ConfigError
+from ..evaluation import Results
+from ..imaging import Picture, write
 from ..model import SuperResolver
-from .data import Batch, Photographs, draw_batch
-from .optim import OPTIMIZERS, SCHEDULES, Average
+from .card import Training, training_card
+from .checkpoint import load_checkpoint, save_checkpoint
+from .log import Log
+from .optim import OPTIMIZERS, Average
+from .patches import Batch
+from .photographs import Photographs
+from .prefetch import Prefetcher
+from .processes import Processes
+from .recipe import Recipe
+from .signals import StopSignal
+from .validation import Validation, as_row, mean_psnr
 
+CHECKPOINT = "checkpoint.pt"
+BEST, FINAL, SAMPLES = "best", "model", "samples"
+ASK_EVERY = 10
+"""Steps between two questions to the other processes whether to stop: each costs a message."""
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. The defaults are the paper's first stage (section 4.1), but for the schedule's length.
-
-    Attributes:
-        steps: optimizer steps in all; the schedule ends there.
-        batch: patches a step; patch: their low-resolution side in pixels.
-        scales: each patch's scale is uniform in this range.
-        lr: top learning rate; warmup: steps to reach it (not with "halving").
-        optimizer: "adam" or "muon"; schedule: "halving", "cosine" or "trapezoid".
-        clip: largest gradient norm, 0 for none. ema: decay of the average that is saved.
-        bf16: compute in bfloat16 under autocast. compile: compile the forward pass.
-        seed: of weights, patches and positions.
-    """
-
-    steps: int
-    batch: int = 32
-    patch: int = 48
-    scales: tuple[float, float] = (1.0, 4.0)
-    lr: float = 1e-4
-    warmup: int = 0
-    optimizer: str = "adam"
-    schedule: str = "halving"
-    clip: float = 0.0
-    ema: float = 0.999
-    bf16: bool = False
-    compile: bool = False
-    seed: int = 0
+Describe = Callable[["Run"], Training]
 
 
 class Run:
-    """One training run in a folder: log.jsonl, checkpoint.pt. Started again, it goes on where it stopped."""
+    """One training run in a folder. Started again, it goes on where it stopped.
 
-    def __init__(self, model: SuperResolver, recipe: Recipe, photographs: Photographs, folder: Path):
-        self.model, self.recipe, self.photographs, self.folder = model, recipe, photographs, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.optimizer = OPTIMIZERS[recipe.optimizer](model, recipe.lr)
-        self.average = Average(model, recipe.ema)
-        self.step = 0
-        self.checkpoint = folder / "checkpoint.pt"
+    Everything random in step t comes from (seed, t), so the seed and the step are the random state, the
+    position in the data and the position in the schedule; the checkpoint holds them with the weights, the
+    average, the optimizer's state, the losses not yet logged and the best figures.
+
+    Args:
+        model: with its starting weights; moved to the processes' device.
+        recipe: what is done.
+        photographs: the pictures.
+        folder: of the run: log.jsonl, checkpoint.pt, best/, samples/, and model/ at the end.
+        processes: of which this is one; itself alone where left out.
+        validation: what to measure; nothing where left out, and then there is no best/.
+        describe: what the model cards say of the run.
+        save_every, log_every: steps. threads: that draw patches.
+        tensorboard, progress: whether to write TensorBoard's files, and draw a bar.
+
+    Attributes:
+        step: steps done.
+        seconds: spent on them, over all starts.
+
+    Raises:
+        ClitZooError: the checkpoint is damaged or another model's; a setting does not fit.
+    """
+
+    def __init__(
+        self,
+        model: SuperResolver,
+        recipe: Recipe,
+        photographs: Photographs,
+        folder: str | Path,
+        *,
+        processes: Processes | None = None,
+        validation: Validation | None = None,
+        describe: Describe | None = None,
+        save_every: int = 500,
+        log_every: int = 50,
+        threads: int = 1,
+        tensorboard: bool = True,
+        progress: bool = True,
+    ):
+        self.processes = processes or Processes(model.device)
+        self.recipe, self.photographs, self.validation = recipe, photographs, validation
+        self.describe = describe or _describe
+        self.folder, self.checkpoint = Path(folder), Path(folder) / CHECKPOINT
+        self.save_every, self.log_every, self.threads = save_every, log_every, threads
+        self.tensorboard, self.progress = tensorboard, progress
+        self.parts = recipe.share_of(self.processes.rank, self.processes.count)
+        self.model = model.to(self.processes.device).train()
+        if recipe.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if recipe.freeze_encoder:
+            self.model.encoder.requires_grad_(False)
+        if recipe.compile:  # the encoder's shapes never change; the decoder's time is in few large operations
+            self.model.encoder.compile()
+        self.drawing = recipe.draw(int(model.config.decoder.get("stages", 1)))
+        self.processes.share(self.model.parameters())
+        self.optimizer = OPTIMIZERS[recipe.optimizer](self.model, recipe.lr)
+        self.average = Average(self.model, recipe.ema)
+        self.step, self.seconds = 0, 0.0
+        self.ramp_from: int | None = None
+        self.losses: list[Tensor] = []
+        self.best: dict[str, float] = {}
+        self.changed: list[str] = []
+        self._measured: tuple[int, Results] | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClitZooError(f"{folder} cannot be made ({error.strerror or error})") from error
         if self.checkpoint.exists():
-            self._resume()
-        query: Any = model.query_raster
-        self.query = torch.compile(query) if recipe.compile else query
+            self.restore(load_checkpoint(self.checkpoint))
 
-    def train(self, save_every: int = 200) -> None:
-        """Run the steps that are left, saving the state every ``save_every`` of them and at the end."""
-        recipe, device = self.recipe, self.model.device
-        self.model.train()
-        bar = tqdm(total=recipe.steps, initial=self.step, unit="step", mininterval=5)
-        waited, since, started, losses = 0.0, self.step, time.perf_counter(), []
-        while self.step < recipe.steps:
-            begin = time.perf_counter()
-            batch = draw_batch(
-                self.photographs, seed=recipe.seed, step=self.step, rank=0,
-                batch=recipe.batch, patch=recipe.patch, scales=recipe.scales,
-            )  # fmt: skip
-            waited += time.perf_counter() - begin
-            losses.append(self._update(batch, device))
-            self.step += 1
-            bar.update()
-            if self.step % 50 == 0 or self.step == recipe.steps:
-                elapsed = time.perf_counter() - started
-                row = {
-                    "step": self.step,
-                    "loss": round(sum(losses) / len(losses), 6),
-                    "lr": recipe.lr * SCHEDULES[recipe.schedule](self.step, recipe.steps, recipe.warmup),
-                    "steps_per_s": round((self.step - since) / elapsed, 4),
-                    "data_share": round(waited / elapsed, 4),
-                }
-                self._log(row)
-                bar.set_postfix(loss=row["loss"])
-                waited, since, started, losses = 0.0, self.step, time.perf_counter(), []
-            if self.step % save_every == 0 or self.step == recipe.steps:
-                self.save()
-        bar.close()
+    def train(self, minutes: float | None = None) -> bool:
+        """Run the steps that are left; True when all are done.
 
-    def _update(self, batch: Batch, device: torch.device) -> float:
-        recipe = self.recipe
-        self.optimizer.set_lr(recipe.lr * SCHEDULES[recipe.schedule](self.step, recipe.steps, recipe.warmup))
-        image, target, cell = (t.to(device) for t in (batch.image, batch.target, batch.cell))
-        raster = batch.raster._replace(offset=batch.raster.offset.to(device))
-        size = (recipe.patch, recipe.patch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-            predicted = self.query(image, raster, cell, [size])
-        loss = (predicted.float() - target).abs().mean()
-        for p in self.model.parameters():
-            p.grad = None
-        loss.backward()
-        if recipe.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        self.optimizer.step()
-        self.average.update(self.model, self.step)
-        return float(loss.detach())
+        Stops early, with the state saved, after ``minutes`` or on SIGTERM or the first Ctrl-C.
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights, as a state dict."""
-        return {**self.model.state_dict(), **self.average.shadow}
+        Raises:
+            ClitZooError: the loss is no longer a number, or a file cannot be written. The last checkpoint
+                stays.
+        """
+        recipe, main = self.recipe, self.processes.main
+        log = Log(self.folder, self.step, self.tensorboard) if main else None
+        if log is not None:
+            self._log_start(log)
+        started, since = time.perf_counter(), self.step
+        deadline = started + 60 * minutes if minutes is not None else float("inf")
+        bar = tqdm(
+            total=recipe.steps,
+            initial=self.step,
+            unit="step",
+            mininterval=2,
+            disable=not (main and self.progress),
+        )
+        batches = Prefetcher(self._draw, self.step, recipe.steps, self.threads)
+        try:
+            with StopSignal() as signal:
+                while self.step < recipe.steps:
+                    begin = time.perf_counter()
+                    self.losses.append(self._update(batches.take()))
+                    self.step += 1
+                    bar.update()
+                    last = self.step == recipe.steps
+                    if self.step % self.log_every == 0 or last:
+                        loss = self._mean_loss()
+                        now = time.perf_counter()
+                        row = self._rates(loss, now - started, self.step - since, batches.waited)
+                        bar.set_postfix(loss=row["loss"])
+                        if log is not None:
+                            log.row(self.step, **row)
+                        started, since, batches.waited = now, self.step, 0.0
+                    self.seconds += time.perf_counter() - begin
+                    if self.validation and (self.step % self.validation.every == 0 or last):
+                        self._validate(log)
+                        started, since, batches.waited = time.perf_counter(), self.step, 0.0
+                    stop = signal.seen or time.perf_counter() > deadline
+                    if self.processes.count > 1:
+                        stop = self.step % ASK_EVERY == 0 and self.processes.any(stop)
+                    if self.step % self.save_every == 0 or stop or last:
+                        self.save()
+                    if stop:
+                        break
+        finally:
+            batches.close()
+            bar.close()
+            if log is not None:
+                log.close()
+        return self.step == recipe.steps
 
-    def save(self) -> None:
-        """Write the whole state, or leave the old one untouched."""
-        state = {
+    def finish(self) -> Path:
+        """Write the averaged weights to ``folder``/model, which ``from_pretrained`` takes; return it."""
+        if self.processes.main:
+            with self._averaged():
+                if self.validation and (self._measured is None or self._measured[0] != self.step):
+                    self._measured = self.step, self.validation.measure(self.model)
+                self._write_model(FINAL, self._measured[1] if self._measured else None)
+        self.processes.wait()
+        return self.folder / FINAL
+
+    def state(self) -> dict[str, Any]:
+        """Everything that is needed to go on."""
+        return {
             "recipe": asdict(self.recipe),
             "config": self.model.config.to_dict(),
             "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "losses": [float(loss) for loss in self.losses],
+            "ramp_from": self.ramp_from,
             "model": self.model.state_dict(),
             "average": self.average.shadow,
             "optimizer": self.optimizer.state_dict(),
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.checkpoint)
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
+    def save(self) -> None:
+        """Write the state, unless the weights have gone bad; the old one stays until that is done."""
+        self.check_losses()
+        if self.processes.main:
+            save_checkpoint(self.checkpoint, self.state())
+        self.processes.wait()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over ``state``'s result."""
+        mine = self.model.config.to_dict()
+        if {**state["config"], "name": ""} != {**mine, "name": ""}:
+            raise ConfigError(
+                f"{self.folder} holds a run of another model ({state['config']['name']}): take another folder"
+            )
+        if state["recipe"]["optimizer"] != self.recipe.optimizer or set(state["average"]) != set(
+            self.average.shadow
+        ):
+            raise ConfigError(
+                f"{self.folder} holds a run with optimizer {state['recipe']['optimizer']}, freeze_encoder "
+                f"{state['recipe']['freeze_encoder']}: take the same or another folder"
+            )
+        self.changed = self.recipe.changes(state["recipe"])
         self.model.load_state_dict(state["model"])
+        for name, value in state["average"].items():
+            self.average.shadow[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average.shadow = state["average"]
-        self.step = state["step"]
+        self.losses = [torch.tensor(loss) for loss in state["losses"]]
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.ramp_from = state["ramp_from"]
 
-    def _log(self, row: dict) -> None:
-        with open(self.folder / "log.jsonl", "a") as log:
-            log.write(json.dumps(row) + "\n")
+    def check_losses(self) -> None:
+        """Raises ClitZooError if a loss is not finite: such a state is not worth keeping."""
+        if not all(math.isfinite(loss) for loss in self.losses):
+            raise ClitZooError(
+                f"the loss is not a number any more by step {self.step}; the last checkpoint is from before. "
+                "Lower --lr, clip gradients (--clip 1) or warm up (--warmup 500)"
+            )
+
+    def _draw(self, step: int) -> list[Batch]:
+        parts = [self.drawing.batch(self.photographs, step, part) for part in self.parts]
+        return [part.pinned() for part in parts] if self.processes.device.type == "cuda" else parts
+
+    def _update(self, parts: list[Batch]) -> Tensor:
+        """One optimizer step; returns the loss, not yet waited for."""
+        recipe, device = self.recipe, self.processes.device
+        torch.manual_seed(_torch_seed(recipe.seed, self.step, self.processes.rank))
+        self.optimizer.set_lr(recipe.lr_at(self.step) * self._ramp())
+        for p in self.model.parameters():
+            p.grad = None
+        total = torch.zeros((), device=device)
+        for part in parts:
+            batch = part.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
+                predicted = batch.predict(self.model)
+            loss = (predicted.float() - batch.target).abs().mean() / len(parts)
+            loss.backward()
+            total += loss.detach()
+        total = self.processes.average(total, self.model.parameters())
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.average.update(self.model, self.step)
+        return total
+
+    def _ramp(self) -> float:
+        """Share of the learning rate while an optimizer that has lost its state finds it again."""
+        return 1.0 if self.ramp_from is None else min(1.0, (self.step - self.ramp_from + 1) / 50)
+
+    def _mean_loss(self) -> float:
+        self.check_losses()
+        losses, self.losses = self.losses, []
+        return sum(map(float, losses)) / len(losses)
+
+    def _rates(self, loss: float, elapsed: float, steps: int, waited: float) -> dict[str, float]:
+        return {
+            "loss": round(loss, 6),
+            "lr": self.recipe.lr_at(self.step - 1) * self._ramp(),
+            "steps_per_s": round(steps / elapsed, 4),
+            "patches_per_s": round(steps * self.recipe.batch / elapsed, 2),
+            "data_share": round(waited / elapsed, 4),
+        }
+
+    def _log_start(self, log: Log) -> None:
+        log.row(
+            self.step,
+            event="start",
+            model=self.model.config.name,
+            parameters=self.model.config.parameters,
+            recipe=asdict(self.recipe),
+            changed=self.changed,
+            device=device_name(self.processes.device),
+            processes=self.processes.count,
+            pictures=len(self.photographs.images),
+            skipped=self.photographs.skipped,
+        )
+        if log.missing:
+            tqdm.write(log.missing)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model as it will be used: averaged weights, evaluation mode, nothing compiled for a size."""
+        with self.average.applied(self.model), torch.compiler.set_stance("force_eager"):
+            self.model.eval()
+            try:
+                yield
+            finally:
+                self.model.train()
+
+    def _validate(self, log: Log | None) -> None:
+        """Measure the averaged weights and keep them if they are the best so far."""
+        validation = self.validation
+        if self.processes.main and validation is not None:
+            with self._averaged():
+                begin = time.perf_counter()
+                results = validation.measure(self.model)
+                self._measured = self.step, results
+                score = mean_psnr(results)
+                if log is not None:
+                    log.row(self.step, val=as_row(results), val_seconds=round(time.perf_counter() - begin, 2))
+                if not self.best or score > self.best["score"]:
+                    self.best = {"score": score, "step": self.step}
+                    self._write_model(BEST, results)
+                pixels = validation.sample(self.model)
+            write_picture(self.folder / SAMPLES / f"step_{self.step:07d}.png", pixels)
+            if log is not None:
+                log.picture(self.step, "bicubic, model, original", pixels)
+        self.processes.wait()
+
+    def _write_model(self, where: str, results: Results | None) -> None:
+        card = training_card(self.model.config, self.recipe, self.describe(self), results)
+        self.model.save_pretrained(self.folder / where, overwrite=True, card=card)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W, 3) uint8, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    color = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+    write(Picture(color), path)
+
+
+def device_name(device: torch.device) -> str:
+    """A device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} thread{'s' * (threads > 1)})" if device.type == "cpu" else device.type
+
+
+def _describe(run: Run) -> Training:
+    return Training(
+        start="the weights given",
+        data=f"{len(run.photographs.images)} pictures ({run.photographs.megapixels:.3g} megapixels)",
+        steps=run.step,
+        seconds=run.seconds,
+        device=device_name(run.processes.device),
+        processes=run.processes.count,
+    )
+
+
+def _torch_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, 2, step, rank)).generate_state(1)[0])

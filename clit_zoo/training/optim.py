@@ -1,7 +1,8 @@
-"""Optimizers and learning-rate schedules."""
+"""Optimizers, learning-rate schedules and the average of the weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +14,29 @@ class MuonWithAdam:
 
     Muon takes matrices only; a convolution kernel (out, in, kh, kw) is given to it as a view
     (out, in * kh * kw). ``match_rms_adamw`` scales its steps so that Adam's learning rates carry over.
+    Frozen parameters (without ``requires_grad``) are left alone.
     """
 
-    def __init__(self, model: nn.Module, lr: float, muon_scale: float = 1.0):
-        hidden = [p for n, p in model.named_parameters() if p.dim() >= 2 and min(p.shape[:2]) > 3]
-        chosen = {id(p) for p in hidden}
-        self.sources = hidden
-        self.views = [nn.Parameter(p.detach().flatten(1)) for p in hidden]
+    def __init__(self, model: nn.Module, lr: float):
+        trained = [p for p in model.parameters() if p.requires_grad]
+        # layers from or to colours and coordinates have no spectrum to speak of
+        self.sources = [p for p in trained if p.dim() >= 2 and min(p.shape[:2]) > 3]
+        chosen = {id(p) for p in self.sources}
+        self.views = [nn.Parameter(_matrix(p.detach(), p)) for p in self.sources]
         for source, view in zip(self.sources, self.views, strict=True):
-            assert source.data_ptr() == view.data_ptr(), "kernels must be stored contiguously"
-        self.muon = torch.optim.Muon(
-            self.views, lr=lr * muon_scale, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-        )
-        self.adam = Adam([p for p in model.parameters() if id(p) not in chosen], lr=lr)
-        self.muon_scale = muon_scale
+            assert source.data_ptr() == view.data_ptr(), "kernels must be stored densely"
+        self.muon = torch.optim.Muon(self.views, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        self.adam = Adam([p for p in trained if id(p) not in chosen], lr=lr)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next step."""
-        _set_lr(self.muon, lr * self.muon_scale)
+        _set_lr(self.muon, lr)
         _set_lr(self.adam, lr)
 
     def step(self) -> None:
         """Update all parameters from their gradients."""
         for source, view in zip(self.sources, self.views, strict=True):
-            view.grad = None if source.grad is None else source.grad.flatten(1)
+            view.grad = None if source.grad is None else _matrix(source.grad, source)
         self.muon.step()
         self.adam.step()
 
@@ -54,7 +54,7 @@ class AdamOnly:
     """torch's Adam on all parameters: the paper's optimizer."""
 
     def __init__(self, model: nn.Module, lr: float):
-        self.adam = Adam(model.parameters(), lr=lr)
+        self.adam = Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next step."""
@@ -79,21 +79,28 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, float], MuonWithAdam | AdamOnly]] = {
 }
 
 
+def _matrix(x: Tensor, parameter: Tensor) -> Tensor:
+    """``x`` as (out, rest), its columns in the order in which ``parameter`` stores them: a view of it."""
+    if x.dim() == 4 and not parameter.is_contiguous():  # channels-last
+        return x.permute(0, 2, 3, 1).flatten(1)
+    return x.flatten(1)
+
+
 def _set_lr(optimizer: Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
-    """Share of the top learning rate at ``step``: linear warm-up, then half a cosine to zero."""
+    """Linear warm-up, then half a cosine to zero."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def halving(step: int, steps: int, warmup: int) -> float:
-    """The paper's schedule: halved after each fifth of the run, no warm-up."""
-    return 0.5 ** min(4, 5 * step // steps)
+    """The paper's schedule: halved after each fifth of the run, after a linear warm-up (it has none)."""
+    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 ** min(4, 5 * step // steps)
 
 
 def trapezoid(step: int, steps: int, warmup: int) -> float:
@@ -105,6 +112,7 @@ def trapezoid(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, fall))
 
 
+# Share of the top learning rate at (step, steps, warmup).
 SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "cosine": cosine,
     "halving": halving,
@@ -113,22 +121,39 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
 
 
 class Average:
-    """Exponential moving average of a model's parameters.
+    """Exponential moving average of a model's trained parameters.
 
-    The decay rises with the step, so that the random start is forgotten early.
+    The decay rises with the step, so that the start is forgotten early.
+
+    Attributes:
+        shadow: the average, by parameter name.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        self.shadow = {name: p.detach().clone() for name, p in trained}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the model's parameters after ``step``."""
         weight = 1 - min(self.decay, (step + 1) / (step + 10))
-        shadows: list[Tensor] = []
-        current: list[Tensor] = []
-        for name, p in model.named_parameters():
-            shadows.append(self.shadow[name])
-            current.append(p.detach())
-        torch._foreach_lerp_(shadows, current, weight)
+        current = [p.detach() for p in self._trained(model)]
+        torch._foreach_lerp_(list(self.shadow.values()), current, weight)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The model with the averaged weights, for as long as the context lasts."""
+        trained = [p.detach() for p in self._trained(model)]
+        kept = [p.clone() for p in trained]
+        with torch.no_grad():
+            torch._foreach_copy_(trained, list(self.shadow.values()))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(trained, kept)
+
+    def _trained(self, model: nn.Module) -> list[nn.Parameter]:
+        parameters = dict(model.named_parameters())
+        return [parameters[name] for name in self.shadow]

@@ -1,0 +1,73 @@
+"""The model card of a trained model: what it was trained on, for how long, and what it scores."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ..config import ModelConfig
+from ..evaluation import Results, render
+from ..model_folder import model_card
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Training:
+    """What there is to say of a run.
+
+    Attributes:
+        start: what it started from, in words.
+        data: the pictures, in words.
+        steps: done so far; seconds: spent training; device: in words; processes: how many.
+        command: how it was started.
+        license: the weights' licence, an identifier of the Hub; datasets: identifiers of the Hub.
+    """
+
+    start: str
+    data: str
+    steps: int
+    seconds: float
+    device: str
+    processes: int = 1
+    command: Sequence[str] = ()
+    license: str | None = None
+    datasets: tuple[str, ...] = ()
+
+
+def training_card(
+    config: ModelConfig, recipe: Recipe, training: Training, results: Results | None = None
+) -> str:
+    """README.md of the model."""
+    patches = training.steps * recipe.batch
+    processes = f", {training.processes} processes" if training.processes > 1 else ""
+    paragraphs = [
+        "## Training",
+        f"From {training.start}, on {training.data}.",
+        f"{training.steps:,} of {recipe.steps:,} steps of {recipe.batch} patches of {recipe.patch}×"
+        f"{recipe.patch} ({patches:,} patches) in {_duration(training.seconds)} on {training.device}"
+        f"{processes}. The paper trains its one-stage models for 1,000,000 steps of 32 patches, and 500,000 "
+        "more for each stage of a cascade. The weights are the average over the last steps.",
+    ]
+    if training.command:
+        paragraphs.append("```\n" + " ".join(map(_short, training.command)) + "\n```")
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(recipe).items() if key != "steps")
+    paragraphs.append(f"Settings: {settings}.")
+    if results is not None and results.scores:
+        protocols = "; ".join(f"{name}: {text}" for name, text in results.protocols.items())
+        paragraphs += ["## Figures", f"As measured, beside the paper's. Protocols: {protocols}."]
+        paragraphs.append(render(results, "markdown").strip())
+    return model_card(
+        config, body="\n\n".join(paragraphs), license=training.license, datasets=training.datasets
+    )
+
+
+def _short(word: str) -> str:
+    """A word of the command, without the folders of the machine it ran on."""
+    tail = os.path.basename(os.path.normpath(word)) if os.path.isabs(word) else word
+    return shlex.quote(tail)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"

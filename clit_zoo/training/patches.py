@@ -1,0 +1,193 @@
+"""Training patches, drawn by step and sample number.
+
+Sample i of step t depends on (seed, t, i) alone. A resumed run therefore sees exactly what the uninterrupted
+one would have seen, several processes see what one would have seen, and the data position is one integer.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clit_kernels import Raster
+
+from .. import geometry
+from ..geometry import Size
+from ..model import SuperResolver
+from .photographs import Photographs
+from .strategies import STRATEGIES, clip_factors, map_sides
+
+Kind = Literal["raster", "points", "blocks"]
+QUERIES = ("stratified", "uniform")
+BLOCK = 8
+"""Pixels of the last map that a block of queries spans; with its halo it has 2 (radius + 1) more."""
+
+
+class Batch(NamedTuple):
+    """Patches of one step.
+
+    Attributes:
+        image: (B, 3, p, p) low resolution in [0, 1].
+        positions: "raster" (B, 1, p, p, 2) offsets, one for each low-resolution pixel; "points" (B, N, 2) or
+            "blocks" (B, n, Q, 2) coordinates in [-1, 1].
+        target: (B, N, 3) the high-resolution pixels there, in [0, 1].
+        cell: (B, 2) size of a high-resolution pixel, the patch spanning [-1, 1].
+        sizes: map size of each stage that the patches pass.
+        kind: what ``positions`` are.
+    """
+
+    image: Tensor
+    positions: Tensor
+    target: Tensor
+    cell: Tensor
+    sizes: tuple[Size, ...]
+    kind: Kind
+
+    def predict(self, model: SuperResolver) -> Tensor:
+        """The model's colours (B, N, 3) at the positions."""
+        if self.kind == "raster":
+            return model.query_raster(self.image, Raster(self.positions), self.cell, self.sizes)
+        if self.kind == "points":
+            return model.query(self.image, self.positions, self.cell, sizes=self.sizes)
+        return model.query_blocks(
+            self.image, self.positions, self.cell, self.sizes, BLOCK / self.sizes[-1][0]
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device; does not wait for the copies."""
+        return self._each(lambda t: t.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same in page-locked memory, from where copies run beside the computation."""
+        return self._each(lambda t: t.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        image, positions, target, cell = map(change, self[:4])
+        return self._replace(image=image, positions=positions, target=target, cell=cell)
+
+
+class Draw(NamedTuple):
+    """How patches are drawn.
+
+    Attributes:
+        strategy: one of ``STRATEGIES``.
+        stages: of the model.
+        patch: low-resolution side in pixels.
+        queries: "uniform" draws p * p of the patch's pixels as the authors do. "stratified" draws one near
+            each low-resolution pixel, which takes no gathers, or, where a step passes several stages, small
+            blocks spread evenly over the patch, which take no large maps.
+        seed: of everything random here.
+    """
+
+    strategy: str
+    stages: int
+    patch: int
+    queries: str
+    seed: int
+
+    def batch(self, photographs: Photographs, step: int, samples: Sequence[int]) -> Batch:
+        """The samples of a step."""
+        ranges = STRATEGIES[self.strategy](step, self.stages)
+        largest = photographs.reach / self.patch
+        factors: tuple[float, ...] = ()
+        if len(ranges) > 1:  # all patches of the step share their maps' sizes, so they share the factors
+            rng = np.random.default_rng((self.seed, 0, step))
+            factors = clip_factors([rng.uniform(*r) for r in ranges], largest)
+        drawn = []
+        for sample in samples:
+            rng = np.random.default_rng((self.seed, 1, step, sample))
+            own = factors or clip_factors([rng.uniform(*ranges[0])], largest)
+            drawn.append(self._patch(photographs, rng, own))
+        image, positions, target, cell = (torch.stack(part) for part in zip(*drawn, strict=True))
+        maps, _ = map_sides(self.patch, factors or (1.0,))
+        kind: Kind = "points" if self.queries == "uniform" else "blocks" if len(ranges) > 1 else "raster"
+        return Batch(image, positions, target, cell, tuple((n, n) for n in maps), kind)
+
+    def _patch(
+        self, photographs: Photographs, rng: np.random.Generator, factors: tuple[float, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        maps, side = map_sides(self.patch, factors)
+        source = photographs.draw(rng, side)
+        top, left = (int(rng.integers(0, n - side + 1)) for n in source.shape[1:])
+        crop = source[:, top : top + side, left : left + side]
+        small = (self.patch, self.patch)
+        low = F.interpolate(crop.unsqueeze(0), small, mode="bicubic", antialias=True)[0]
+        turn = rng.integers(0, 2, 3)
+        low, high = _turned(low, turn), _turned(crop, turn)
+        if self.queries == "uniform":
+            positions, target = _uniform(high, self.patch**2, rng)
+        elif len(factors) > 1:
+            positions, target = _blocks(high, maps[-1], max(1, self.patch // BLOCK), rng)
+        else:
+            positions, target = _stratified(high, self.patch, rng)
+        return low.float() / 255, positions, target.float() / 255, torch.full((2,), 2 / side)
+
+
+def _turned(image: Tensor, turn: np.ndarray) -> Tensor:
+    """One of the eight flips and quarter turns."""
+    if turn[0]:
+        image = image.flip(1)
+    if turn[1]:
+        image = image.flip(2)
+    return image.transpose(1, 2) if turn[2] else image
+
+
+def _uniform(high: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """``count`` random pixels of ``high``, none twice: coordinates (N, 2), colours (N, 3)."""
+    side = high.shape[1]
+    pick = torch.from_numpy(rng.choice(side * side, count, replace=False))
+    y, x = pick // side, pick % side
+    centres = geometry.pixel_centres(side)
+    return torch.stack((centres[y], centres[x]), -1), high[:, y, x].T
+
+
+def _stratified(high: Tensor, patch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """One random pixel of ``high`` nearest to each of p x p pixels: offsets (1, p, p, 2), colours."""
+    index, offset = geometry.axis_positions(patch, high.shape[1])
+    y, x = _pick(index, patch, torch.arange(patch).view(-1, 1), torch.arange(patch).view(1, -1), rng)
+    return torch.stack((offset[y], offset[x]), -1).unsqueeze(0), high[:, y, x].flatten(1).T
+
+
+def _blocks(high: Tensor, side: int, across: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """A block of ``BLOCK`` x ``BLOCK`` pixels of a ``side``-pixel map in each of across x across cells.
+
+    Returns the coordinates (n, Q, 2) and colours (n * Q, 3) of one random pixel of ``high`` nearest to each
+    of the blocks' pixels.
+    """
+    edges = np.arange(across + 1) * side // across
+    room = np.diff(edges) - BLOCK + 1
+    start = [edges[:-1].reshape(shape) + _below(room.reshape(shape), across, rng) for shape in _AXES]
+    inner = torch.arange(BLOCK)
+    index, _ = geometry.axis_positions(side, high.shape[1])
+    rows = torch.from_numpy(start[0]).flatten().view(-1, 1, 1) + inner.view(-1, 1)
+    cols = torch.from_numpy(start[1]).flatten().view(-1, 1, 1) + inner
+    y, x = _pick(index, side, rows, cols, rng)
+    centres = geometry.pixel_centres(high.shape[1])
+    return torch.stack((centres[y], centres[x]), -1).flatten(1, 2), high[:, y, x].flatten(1).T
+
+
+_AXES = ((-1, 1), (1, -1))
+
+
+def _below(limit: np.ndarray, across: int, rng: np.random.Generator) -> np.ndarray:
+    """Random integers (across, across) in [0, limit)."""
+    return (rng.random((across, across)) * limit).astype(np.int64)
+
+
+def _pick(
+    index: Tensor, n: int, rows: Tensor, cols: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random output row and column for each feature pixel (rows, cols), among those nearest to it.
+
+    ``index`` (m,) is the nearest of n feature pixels for each of m output pixels, which are at least as many.
+    """
+    counts = torch.bincount(index, minlength=n)
+    starts = counts.cumsum(0) - counts
+    shape = torch.broadcast_shapes(rows.shape, cols.shape)
+    y, x = (
+        starts[pixel] + (torch.from_numpy(rng.random(shape)) * counts[pixel]).long() for pixel in (rows, cols)
+    )
+    return y, x

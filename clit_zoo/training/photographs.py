@@ -1,0 +1,158 @@
+"""The training pictures: decoded once, in memory or in one memory-mapped file that all processes share."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import imaging
+from ..errors import ClitZooError, ImageError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+PIXELS_FILE, INDEX_FILE = "pictures.u8", "pictures.json"
+
+
+class Skipped(NamedTuple):
+    """A picture left out, and why."""
+
+    file: str
+    reason: str
+
+
+class Photographs:
+    """All pictures of a folder (searched recursively) as uint8 (3, h, w) tensors.
+
+    Args:
+        folder: where they lie.
+        smallest: pictures with fewer pixels on a side are left out.
+        cache: a folder to keep the decoded pictures in, mapped into memory instead of held there; used again
+            by later runs as long as the pictures do not change.
+        threads: how many pictures to decode at once.
+        progress: draw a bar.
+
+    Attributes:
+        images: the tensors, in the order of the files' names.
+        skipped: pictures that could not be read or are too small.
+        reach: side of the largest crop that pictures with half of all pixels are large enough for.
+
+    Raises:
+        ImageError: the folder does not exist or holds no usable picture.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        smallest: int = 96,
+        *,
+        cache: str | Path | None = None,
+        threads: int = 4,
+        progress: bool = True,
+    ):
+        root = Path(folder)
+        if not root.is_dir():
+            raise ImageError(f"{root} is not a folder: give the folder that holds the training pictures.")
+        files = sorted(
+            f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
+        )
+        self.images: list[Tensor] = []
+        self.skipped: list[Skipped] = []
+        key = _key(root, files, smallest) if cache is not None else ""
+        if cache is None or not self._open(Path(cache), key):
+            self._decode(root, files, smallest, threads, progress)
+            if cache is not None:
+                _store(Path(cache), key, self.images, self.skipped)
+                self._open(Path(cache), key)
+        if not self.images:
+            raise ImageError(
+                f"{root} holds no usable picture ({len(self.skipped)} unreadable or smaller than {smallest} "
+                f"pixels): give a folder with photographs ({' '.join(sorted(SUFFIXES))})."
+            )
+        self.sides = np.array([min(image.shape[1:]) for image in self.images])
+        # a large picture holds more patches, so it is drawn more often
+        self.areas = np.array([image[0].numel() for image in self.images], dtype=np.float64)
+        order = np.argsort(-self.sides)
+        half = np.searchsorted(self.areas[order].cumsum(), self.areas.sum() / 2)
+        self.reach = int(self.sides[order][half])
+
+    @property
+    def megapixels(self) -> float:
+        """All pictures' pixels."""
+        return float(self.areas.sum()) / 1e6
+
+    def draw(self, rng: np.random.Generator, side: int) -> Tensor:
+        """A random picture that holds a crop of ``side`` pixels (at most ``reach``)."""
+        shares = np.where(self.sides >= side, self.areas, 0.0).cumsum()
+        return self.images[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
+
+    def _decode(self, root: Path, files: list[Path], smallest: int, threads: int, progress: bool) -> None:
+        with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+            decoded: Iterable[Tensor | str] = pool.map(lambda file: _read(file, smallest), files)
+            if progress:
+                decoded = tqdm(decoded, total=len(files), desc="decoding", unit="image", leave=False)
+            for file, found in zip(files, decoded, strict=True):
+                if isinstance(found, str):
+                    self.skipped.append(Skipped(str(file.relative_to(root)), found))
+                else:
+                    self.images.append(found)
+
+    def _open(self, cache: Path, key: str) -> bool:
+        """Map a cache of exactly these pictures; False where there is none."""
+        try:
+            index = json.loads((cache / INDEX_FILE).read_text(encoding="utf-8"))
+            shapes = [(3, int(h), int(w)) for h, w in index["shapes"]]
+            total = sum(3 * h * w for _, h, w in shapes)
+            if index["key"] != key or (cache / PIXELS_FILE).stat().st_size != total:
+                return False
+            flat = torch.from_file(str(cache / PIXELS_FILE), shared=False, size=total, dtype=torch.uint8)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return False
+        parts = flat.split([3 * h * w for _, h, w in shapes])
+        self.images = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        self.skipped = [Skipped(*entry) for entry in index["skipped"]]
+        return True
+
+
+def _read(file: Path, smallest: int) -> Tensor | str:
+    """The picture, or why it is left out."""
+    try:
+        header = imaging.probe(file)
+        if min(header.height, header.width) < smallest:
+            return f"{header.width}×{header.height}, smaller than {smallest} pixels"
+        return (imaging.read(file).color[0] * 255).round_().to(torch.uint8)
+    except ImageError as error:
+        return str(error).replace(str(file), file.name)
+
+
+def _key(root: Path, files: list[Path], smallest: int) -> str:
+    """Changes whenever the decoded pictures would."""
+    entries = []
+    for file in files:
+        info = file.stat()
+        entries.append((str(file.relative_to(root)), info.st_size, info.st_mtime_ns))
+    return hashlib.sha256(json.dumps([smallest, entries]).encode()).hexdigest()
+
+
+def _store(cache: Path, key: str, images: list[Tensor], skipped: list[Skipped]) -> None:
+    """Write the cache; the index, which makes it valid, comes last."""
+    index = {"key": key, "shapes": [list(image.shape[1:]) for image in images], "skipped": skipped}
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / INDEX_FILE).unlink(missing_ok=True)
+        part = cache / f".{PIXELS_FILE}.{os.getpid()}"
+        with open(part, "wb") as file:
+            for image in images:
+                image.numpy().tofile(file)
+        os.replace(part, cache / PIXELS_FILE)
+        part = cache / f".{INDEX_FILE}.{os.getpid()}"
+        part.write_text(json.dumps(index), encoding="utf-8")
+        os.replace(part, cache / INDEX_FILE)
+    except OSError as error:
+        raise ClitZooError(f"the cache {cache} cannot be written ({error.strerror or error})") from error

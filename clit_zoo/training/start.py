@@ -1,0 +1,113 @@
+"""The model a run starts from: loaded or new, as it is or with more stages."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from .. import registry
+from ..config import ModelConfig
+from ..decoders.clit import CLIT, GAIN
+from ..errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
+from ..model import SuperResolver
+from ..model_folder import CONFIG_FILE
+from ..pretrained import from_pretrained
+
+NEW_STAGES = ("copy", "random")
+
+
+def starting_model(
+    source: str | os.PathLike[str],
+    *,
+    from_scratch: bool = False,
+    stages: int | None = None,
+    new_stages: str = "copy",
+    name: str | None = None,
+    seed: int = 0,
+) -> SuperResolver:
+    """A model in float32 on the CPU, ready to train.
+
+    Args:
+        source: a registered name, a folder or a Hub repository; with ``from_scratch`` a registered name or a
+            folder with a config.json.
+        from_scratch: random weights.
+        stages: make it a cascade of so many, see ``with_stages``.
+        new_stages: "copy" or "random".
+        name: what the result is called; by default the registered name of a model of its settings, else the
+            source's own.
+        seed: of the random weights.
+
+    Raises:
+        ClitZooError: there is no such model, it has no weights, or stages cannot be had.
+    """
+    torch.manual_seed(seed)
+    if from_scratch:
+        model = SuperResolver(_config_of(source))
+    else:
+        try:
+            model = from_pretrained(source, device="cpu", dtype="float32")
+        except WeightsNotFoundError as error:
+            raise WeightsNotFoundError(f"{error} To train it from random weights: --from-scratch.") from error
+    if stages is not None:
+        model = with_stages(model, stages, new_stages)
+    config = model.config.with_overrides(name=name or _registered_name(model.config))
+    model.config = config
+    return model
+
+
+def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> SuperResolver:
+    """The model as a cascade of more stages.
+
+    Args:
+        model: with fewer stages, or as many, which then changes nothing.
+        stages: how many it shall have.
+        new_stages: "random" initialises the new ones as a new model's, which is what the authors' code does
+            when it loads a one-stage checkpoint. "copy" starts them from the last trained stage, its output
+            layer times 1 - 0.75: the cascade R <- MLP + 0.75 R then starts out near the model it came from.
+
+    Raises:
+        ConfigError: the model has more stages already, or another kind of decoder.
+    """
+    decoder = model.decoder
+    if not isinstance(decoder, CLIT):
+        raise ConfigError(
+            f"{model.config.name} has a {model.config.decoder['name']} decoder: it has no stages."
+        )
+    if new_stages not in NEW_STAGES:
+        raise ConfigError(f"new stages {new_stages!r} is none of {', '.join(NEW_STAGES)}.")
+    have = decoder.stages
+    if stages < have:
+        raise ConfigError(f"{model.config.name} has {have} stages already; {stages} would drop trained ones.")
+    if stages == have:
+        return model
+    longer = SuperResolver(model.config.with_overrides(decoder={"stages": stages}), backend=model.backend)
+    state = {**longer.state_dict(), **model.state_dict()}
+    if new_stages == "copy":
+        last = re.compile(rf"(decoder\.\w+)\.{have - 1}\.(.+)")
+        output = f"layers.{2 * len(model.config.decoder['hidden_dims'])}."
+        for name, tensor in model.state_dict().items():
+            if match := last.fullmatch(name):
+                share = 1 - GAIN if match[2].startswith(output) else 1.0
+                for i in range(have, stages):
+                    state[f"{match[1]}.{i}.{match[2]}"] = tensor * share
+    longer.load_state_dict(state)
+    return longer
+
+
+def _config_of(source: str | os.PathLike[str]) -> ModelConfig:
+    text = os.fspath(source)
+    if text in registry.REGISTRY:
+        return registry.get(text).config
+    if (Path(text) / CONFIG_FILE).is_file():
+        return ModelConfig.from_json(Path(text) / CONFIG_FILE)
+    if os.path.exists(text):
+        raise ModelNotFoundError(f"{text} holds no {CONFIG_FILE}: name a registered model.")
+    return registry.get(text).config  # raises, with the names that are close
+
+
+def _registered_name(config: ModelConfig) -> str:
+    for name, entry in registry.REGISTRY.items():
+        if (entry.config.encoder, entry.config.decoder) == (config.encoder, config.decoder):
+            return name
+    return config.name

@@ -1,0 +1,188 @@
+"""Fine-tune a model on a folder of photographs, or train one from random weights.
+
+    python examples/finetune.py --model edsr-light-lit --data photographs/ --out run/ --val Set5/HR
+    python examples/finetune.py --model rdn-lit --from-scratch --data DIV2K_train_HR/ --out run/ --bf16
+    torchrun --nproc-per-node 8 examples/finetune.py --model rdn-lit --stages 3 --data … --out …
+
+Started again with the same --out, it goes on where it stopped, also after a kill. The result is OUT/model,
+which `clit_zoo.from_pretrained`, `clit-zoo upscale -m` and `push_to_hub` take; OUT/best is the best by
+validation. --strategy, --queries and the recipe's defaults are explained in clit_zoo/training.
+"""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from clit_zoo.errors import ClitZooError
+from clit_zoo.training.card import Training
+from clit_zoo.training.legs import read_leg, write_leg
+from clit_zoo.training.loop import Run, device_name
+from clit_zoo.training.optim import OPTIMIZERS, SCHEDULES
+from clit_zoo.training.patches import QUERIES
+from clit_zoo.training.photographs import Photographs
+from clit_zoo.training.processes import Processes
+from clit_zoo.training.recipe import Recipe
+from clit_zoo.training.start import NEW_STAGES, starting_model
+from clit_zoo.training.strategies import STRATEGIES
+from clit_zoo.training.validation import Validation
+
+STARTED = time.monotonic()
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    yes_or_no = argparse.BooleanOptionalAction
+    part = parser.add_argument_group("what")
+    part.add_argument("--model", required=True, help="a name (clit-zoo list), a folder or a Hub repository")
+    part.add_argument("--data", type=Path, required=True, help="folder of photographs, searched recursively")
+    part.add_argument("--out", type=Path, required=True, help="folder of the run")
+    part.add_argument("--from-scratch", action="store_true", help="random weights")
+    part.add_argument("--stages", type=int, help="make the model a cascade of so many stages")
+    part.add_argument(
+        "--new-stages", choices=NEW_STAGES, default="copy", help="random is what the authors do"
+    )
+    part.add_argument("--freeze-encoder", action="store_true")
+    part.add_argument("--name", help="what the result is called")
+
+    part = parser.add_argument_group("recipe")
+    part.add_argument(
+        "--steps", type=int, default=10_000, help="the paper's: 1,000,000 (default %(default)s)"
+    )
+    part.add_argument("--batch", type=int, default=32, help="patches a step, over all processes")
+    part.add_argument("--accumulate", type=int, default=1, help="compute the batch in so many parts")
+    part.add_argument("--patch", type=int, default=48, help="low-resolution side of a patch in pixels")
+    part.add_argument("--strategy", choices=STRATEGIES, default="cumulative", help="scales; see Table 5")
+    part.add_argument("--queries", choices=QUERIES, default="stratified", help="the authors': uniform")
+    part.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    part.add_argument("--lr", type=float, default=1e-4)
+    part.add_argument("--schedule", choices=SCHEDULES, default="halving")
+    part.add_argument("--warmup", type=int, default=0, help="steps")
+    part.add_argument("--clip", type=float, default=0.0, help="largest gradient norm; 0 for none")
+    part.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights; 0 for none")
+    part.add_argument("--seed", type=int, default=0)
+
+    part = parser.add_argument_group("speed")
+    part.add_argument("--device", default="auto")
+    part.add_argument("--bf16", action=yes_or_no, help="compute in bfloat16; by default on GPUs that can")
+    part.add_argument("--compile", action="store_true", help="compile the encoder")
+    part.add_argument("--channels-last", action="store_true")
+    part.add_argument("--threads", type=int, help="CPU threads that compute")
+    part.add_argument("--workers", type=int, help="threads that draw patches")
+    part.add_argument(
+        "--cache", type=Path, help="folder for decoded pictures, mapped instead of held in memory"
+    )
+
+    part = parser.add_argument_group("reports")
+    part.add_argument("--val", type=Path, nargs="+", default=[], help="folders of originals to measure on")
+    part.add_argument("--val-scales", type=float, nargs="+", default=[2, 3, 4])
+    part.add_argument("--val-every", type=int, default=1000, help="steps")
+    part.add_argument("--val-limit", type=int, help="measure on the first so many pictures")
+    part.add_argument("--save-every", type=int, default=500, help="steps")
+    part.add_argument("--log-every", type=int, default=50, help="steps")
+    part.add_argument("--tensorboard", action=yes_or_no, default=True)
+    part.add_argument("--data-name", help="of the photographs, for the model card")
+    part.add_argument("--license", help="of the weights, for the model card, such as apache-2.0")
+    part.add_argument("--datasets", nargs="*", default=[], help="Hub identifiers, for the model card")
+
+    part = parser.add_argument_group("legs", "train some minutes at a time, on changing machines")
+    part.add_argument("--minutes", type=float, help="stop, and save, so long after the program's start")
+    part.add_argument("--leg-in", type=Path, help="go on from the leg in this folder, if there is one")
+    part.add_argument("--leg-out", type=Path, help="write a leg to this folder when stopping")
+    part.add_argument(
+        "--leg-size", type=float, default=64, help="MiB that a leg may take, in files of up to 16"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = options().parse_args(argv)
+    command = ["python", "examples/finetune.py", *(sys.argv[1:] if argv is None else argv)]
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    processes = Processes(args.device)
+    try:
+        train(args, processes, command)
+    finally:
+        processes.close()
+
+
+def train(args: argparse.Namespace, processes: Processes, command: list[str]) -> None:
+    say = tqdm.write if processes.main else lambda text: None
+    if args.bf16 is None:
+        args.bf16 = processes.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if args.workers is None:
+        args.workers = max(1, min(8, (os.cpu_count() or 1) // processes.count - 1))
+    settings = {field.name: getattr(args, field.name) for field in fields(Recipe)}
+    recipe = Recipe(**settings)
+    validation = None
+    if args.val:
+        validation = Validation(tuple(args.val), tuple(args.val_scales), args.val_every, args.val_limit)
+    model = starting_model(
+        args.model, from_scratch=args.from_scratch, stages=args.stages,
+        new_stages=args.new_stages, name=args.name, seed=args.seed,
+    )  # fmt: skip
+    with processes.main_first():
+        photographs = Photographs(
+            args.data,
+            smallest=2 * args.patch,
+            cache=args.cache,
+            threads=args.workers,
+            progress=processes.main,
+        )
+    for file, reason in photographs.skipped:
+        say(f"left out {file}: {reason}")
+    source = args.data_name or args.data.resolve().name
+    data = f"{len(photographs.images)} pictures ({photographs.megapixels:.3g} megapixels) of {source}"
+    say(
+        f"training {model.config.name} ({model.config.parameters:,} parameters) on "
+        f"{device_name(processes.device)} with {data}, {len(photographs.skipped)} left out; crops reach "
+        f"×{photographs.reach / args.patch:.1f}"
+    )
+
+    def describe(run: Run) -> Training:
+        return Training(
+            start="random weights" if args.from_scratch else f"the weights of {Path(args.model).name}",
+            data=data, steps=run.step, seconds=run.seconds, device=device_name(processes.device),
+            processes=processes.count, command=command, license=args.license, datasets=tuple(args.datasets),
+        )  # fmt: skip
+
+    run = Run(
+        model, recipe, photographs, args.out, processes=processes, validation=validation, describe=describe,
+        save_every=args.save_every, log_every=args.log_every, threads=args.workers,
+        tensorboard=args.tensorboard,
+    )  # fmt: skip
+    if args.leg_in and args.leg_in.exists():
+        read_leg(run, args.leg_in)
+    if run.step:
+        say(f"going on from step {run.step}" + "".join(f"; {change}" for change in run.changed))
+    first, before = run.step, run.seconds
+    minutes = None if args.minutes is None else args.minutes - (time.monotonic() - STARTED) / 60
+    finished = run.train(minutes)
+    if run.step > first and run.seconds > before:
+        say(f"{(run.step - first) / (run.seconds - before):.3g} steps a second; see {args.out / 'log.jsonl'}")
+    if args.leg_out and processes.main:
+        kept = write_leg(run, args.leg_out, round(args.leg_size * 2**20))
+        say(f"wrote the leg {args.leg_out} at step {run.step}: {', '.join(kept)}")
+    if finished:
+        say(f"saved {run.finish()}")
+    else:
+        say(f"stopped at step {run.step} of {recipe.steps}; the same command goes on from there")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ClitZooError as error:
+        sys.exit(f"Error: {error}")
+    except torch.OutOfMemoryError as error:
+        sys.exit(
+            f"Error: not enough memory ({str(error).splitlines()[0]}): raise --accumulate or lower --batch"
+        )
