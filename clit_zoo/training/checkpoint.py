@@ -41,9 +41,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise ClitZooError(
-            f"the checkpoint {path} is damaged ({str(error).splitlines()[0][:100]}): move it away to start "
-            "anew"
+            f"the checkpoint {path} is damaged ({reason}): move it away to start anew"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ClitZooError(f"{path} is no checkpoint of this version's training: give another folder")

@@ -1,0 +1,130 @@
+"""The example script from end to end, and what it says to mistakes."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import clit_zoo
+from clit_zoo.config import ModelConfig
+from clit_zoo.training.log import read_log
+
+
+def run_as_program(script, words: list[str], monkeypatch) -> str:
+    """What the program says when it ends with an error; one line and no traceback."""
+    monkeypatch.setattr(sys, "argv", ["finetune.py", *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(script.__file__, run_name="__main__")
+    assert isinstance(end.value.code, str) and end.value.code.count("\n") == 0
+    return end.value.code
+
+
+def test_a_cascade_from_a_one_stage_model(script, arguments, pictures, tmp_path, monkeypatch, capsys):
+    broken = pictures / "broken.png"
+    broken.write_bytes(b"no picture")
+    try:
+        words = [*arguments, "--stages", "3", "--val", str(pictures), "--val-scales", "2", "6"]
+        script.main([*words, "--val-every", "6", "--val-limit", "2", "--license", "apache-2.0"])
+    finally:
+        broken.unlink()
+    printed = capsys.readouterr()
+    assert "left out broken.png" in printed.out + printed.err
+
+    run = tmp_path / "run"
+    rows = read_log(run)
+    first, last = rows[0], rows[-1]
+    assert first["event"] == "start" and first["pictures"] == 4 and len(first["skipped"]) == 1
+    trained = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in trained] == [2, 4, 6, 8, 10, 12]
+    assert all(0 <= row["data_share"] <= 1 and row["steps_per_s"] > 0 for row in trained)
+    assert set(last["val"]) == {f"{pictures.name}×2", f"{pictures.name}×6"}
+    assert [row["step"] for row in rows if "val" in row] == [6, 12]
+    sample = np.asarray(Image.open(run / "samples" / "step_0000012.png"))
+    assert sample.shape == (120, 3 * 160, 3)
+
+    model = clit_zoo.from_pretrained(run / "model", device="cpu")
+    assert model.config.decoder["stages"] == 3
+    assert model.upscale(np.zeros((10, 12, 3), np.uint8), scale=7.3).shape == (73, 88, 3)
+    best = ModelConfig.from_json(run / "best" / "config.json")
+    assert best == model.config
+    card = (run / "model" / "README.md").read_text()
+    for part in (
+        "license: apache-2.0", "From the weights of", "on 4 pictures", "--stages 3", "strategy cumulative",
+        "12 of 12 steps of 4 patches of 16×16 (48 patches)", "| ×2 | ×6 |",
+    ):  # fmt: skip
+        assert part in card, part
+    assert str(tmp_path) not in card and str(pictures.parent) not in card
+    # finished: the same command changes nothing
+    before = (run / "model" / "model.safetensors").read_bytes()
+    script.main(words)
+    assert (run / "model" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--queries", "uniform", "--schedule", "trapezoid", "--warmup", "2", "--clip", "0.5", "--ema", "0"],
+        ["--optimizer", "muon", "--channels-last", "--bf16", "--freeze-encoder", "--strategy", "alternating"],
+    ],
+)
+def test_options(script, arguments, tiny, tmp_path, options):
+    script.main([*arguments, *options, "--cache", str(tmp_path / "cache")])
+    old = clit_zoo.from_pretrained(tiny, device="cpu").state_dict()
+    new = clit_zoo.from_pretrained(tmp_path / "run" / "model", device="cpu").state_dict()
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert changed == ({"decoder"} if "--freeze-encoder" in options else {"encoder", "decoder"})
+    assert (tmp_path / "cache" / "pictures.json").exists()
+
+
+def test_training_lowers_the_loss_and_beats_the_start(script, arguments, pictures, tmp_path):
+    more = ["--from-scratch", "--steps", "24", "--lr", "3e-3", "--schedule", "cosine", "--ema", "0.9"]
+    script.main([*arguments, *more, "--val", str(pictures), "--val-scales", "3", "--val-every", "4"])
+    psnr = [next(iter(row["val"].values())) for row in read_log(tmp_path / "run") if "val" in row]
+    losses = [row["loss"] for row in read_log(tmp_path / "run") if "loss" in row]
+    assert psnr[-1] > psnr[0] + 1 and sum(losses[-3:]) < 0.5 * sum(losses[:3])
+
+
+def test_in_legs_from_machine_to_machine(script, arguments, tmp_path):
+    words = [*arguments, "--steps", "4"]
+    script.main(words)
+    leg = tmp_path / "leg"
+    for number in range(4):  # with no minutes, one step each
+        machine = tmp_path / f"machine{number}"
+        handed = ["--out", str(machine), "--minutes", "0", "--leg-in", str(leg), "--leg-out", str(leg)]
+        script.main([*words, *handed])
+        assert json.loads((leg / "leg.json").read_text())["step"] == number + 1
+        assert (machine / "model").exists() == (number == 3)
+    rows = [row["step"] for row in read_log(machine) if "loss" in row]
+    assert rows == [row["step"] for row in read_log(tmp_path / "run") if "loss" in row]
+    a = clit_zoo.from_pretrained(tmp_path / "run" / "model", device="cpu").state_dict()
+    b = clit_zoo.from_pretrained(machine / "model", device="cpu").state_dict()
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--data": "nowhere"}, "Error: nowhere is not a folder"),
+        ({"--model": "edsr-lite"}, "Did you mean"),
+        ({"--batch": "3", "--accumulate": "2"}, "does not divide into 2 equal parts"),
+        ({"--steps": "0"}, "Error: steps is 0"),
+        ({"--stages": "2", "--strategy": "u112"}, "trains one stage, and this model has 2"),
+        ({"--val": "nowhere"}, "nowhere does not exist"),
+        ({"--val-scales": "0.5", "--val": "."}, "×0.5 cannot be evaluated"),
+        ({"--patch": "100"}, "no usable picture (4 unreadable or smaller than 200 pixels)"),
+        ({"--device": "cuda:9"}, "Error: device 'cuda:9'"),
+    ],
+)
+def test_mistakes_end_with_one_line(script, arguments, monkeypatch, change, message):
+    words = list(arguments)
+    for option, value in change.items():
+        if option in words:
+            words[words.index(option) + 1] = value
+        else:
+            words += [option, value]
+    assert message in run_as_program(script, words, monkeypatch)

@@ -1,0 +1,78 @@
+"""Pictures that cannot be used are named and counted; the cache is used only for the same pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clit_zoo.errors import ImageError
+from clit_zoo.training.photographs import INDEX_FILE, Photographs
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "mixed"
+    (folder / "sub").mkdir(parents=True)
+    for name, (height, width) in {
+        "big.png": (100, 120),
+        "sub/gray.png": (70, 64),
+        "small.png": (63, 200),
+    }.items():
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels[..., 0] if "gray" in name else pixels).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff but no more")
+    (folder / "cut.png").write_bytes((folder / "big.png").read_bytes()[:-2000])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_unusable_pictures_are_named_and_counted(mixed):
+    found = Photographs(mixed, 64, progress=False)
+    assert [tuple(image.shape) for image in found.images] == [(3, 100, 120), (3, 70, 64)]
+    reasons = dict(found.skipped)
+    assert sorted(reasons) == ["broken.jpg", "cut.png", "small.png"]
+    assert reasons["small.png"] == "200×63, smaller than 64 pixels"
+    assert str(mixed) not in reasons["broken.jpg"]
+    expected = np.asarray(Image.open(mixed / "big.png")).transpose(2, 0, 1)
+    assert np.array_equal(found.images[0].numpy(), expected)
+    assert found.megapixels == pytest.approx((100 * 120 + 70 * 64) / 1e6)
+
+
+def test_no_usable_picture(mixed, tmp_path):
+    with pytest.raises(ImageError, match=r"no usable picture \(5 unreadable or smaller than 500 pixels\)"):
+        Photographs(mixed, 500, progress=False)
+    with pytest.raises(ImageError, match="is not a folder"):
+        Photographs(tmp_path / "nowhere")
+
+
+def test_large_crops_come_from_large_pictures(mixed):
+    found = Photographs(mixed, 64, progress=False)
+    assert found.reach == 100  # big.png holds more than half of the pixels
+    rng = np.random.default_rng(0)
+    assert {tuple(found.draw(rng, 90).shape) for _ in range(20)} == {(3, 100, 120)}
+    sizes = [found.draw(rng, 64).shape[1] for _ in range(400)]
+    assert sizes.count(100) / 400 == pytest.approx(100 * 120 / (100 * 120 + 70 * 64), abs=0.1)
+
+
+def test_the_cache_is_used_again_and_only_for_the_same_pictures(mixed, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first = Photographs(mixed, 64, cache=cache, progress=False)
+    decoded = Photographs(mixed, 64, progress=False)
+    monkeypatch.setattr(Photographs, "_decode", lambda *_: pytest.fail("decoded again"))
+    second = Photographs(mixed, 64, cache=cache, progress=False)
+    monkeypatch.undo()
+    for found in (first, second):
+        assert all(torch.equal(a, b) for a, b in zip(found.images, decoded.images, strict=True))
+        assert found.skipped == decoded.skipped
+    # another picture, a damaged index, a file cut short: decoded anew
+    Image.new("RGB", (80, 80)).save(mixed / "new.png")
+    assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
+    (cache / INDEX_FILE).write_text("{")
+    assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
+    with open(cache / "pictures.u8", "r+b") as file:
+        file.truncate(1000)
+    assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
+    assert json.loads((cache / INDEX_FILE).read_text())["shapes"][0] == [100, 120]

@@ -1,0 +1,181 @@
+"""A run that is stopped, killed or cut short while saving goes on as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import PATCH, tiny_model
+
+from clit_zoo.errors import ClitZooError, ConfigError
+from clit_zoo.training import checkpoint
+from clit_zoo.training.checkpoint import load_checkpoint, save_checkpoint
+from clit_zoo.training.log import read_log
+from clit_zoo.training.loop import Run
+from clit_zoo.training.recipe import Recipe
+
+STEPS = 24
+RECIPE = {
+    "steps": STEPS,
+    "batch": 2,
+    "patch": PATCH,
+    "optimizer": "muon",  # with Adam for the small parameters: both are tried
+    "schedule": "cosine",
+    "warmup": 3,
+    "clip": 1.0,
+}
+
+CHILD = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[3])
+from tiny_training import tiny_model
+from test_resume import RECIPE
+from clit_zoo.training.loop import Run
+from clit_zoo.training.photographs import Photographs
+from clit_zoo.training.recipe import Recipe
+photographs = Photographs(sys.argv[1], 32, progress=False)
+options = {"save_every": 7, "log_every": 3, "progress": False}
+Run(tiny_model(2), Recipe(**RECIPE), photographs, sys.argv[2], **options).train()
+"""
+
+
+def start(photographs, folder: Path, **changes) -> Run:
+    recipe = Recipe(**{**RECIPE, **changes})
+    return Run(
+        tiny_model(2), recipe, photographs, folder,
+        save_every=7, log_every=3, tensorboard=False, progress=False,
+    )  # fmt: skip
+
+
+def losses(folder: Path) -> list[tuple[int, float, float]]:
+    return [(row["step"], row["loss"], row["lr"]) for row in read_log(folder) if "loss" in row]
+
+
+def same_state(a: Run, b: Run) -> None:
+    for name, value in a.model.state_dict().items():
+        assert torch.equal(value, b.model.state_dict()[name]), name
+    for name, value in a.average.shadow.items():
+        assert torch.equal(value, b.average.shadow[name]), name
+    first, second = a.optimizer.state_dict(), b.optimizer.state_dict()
+    for which in first:
+        for index, values in first[which]["state"].items():
+            for key, value in values.items():
+                assert torch.equal(value, second[which]["state"][index][key]), (which, index, key)
+
+
+def test_killed_at_a_random_step_it_ends_bit_for_bit_the_same(photographs, pictures, tmp_path):
+    whole = start(photographs, tmp_path / "whole")
+    assert whole.train()
+
+    folder, here = tmp_path / "killed", str(Path(__file__).parent)
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(pictures), str(folder), here])
+    target = random.SystemRandom().randint(8, 20)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and child.poll() is None:
+        log = folder / "log.jsonl"
+        if log.exists() and (folder / "checkpoint.pt").exists() and losses(folder)[-1:] >= [(target,)]:
+            break
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "the run ended before it was killed"
+
+    resumed = start(photographs, folder)
+    assert 0 < resumed.step < STEPS and resumed.step % 7 == 0
+    assert resumed.train()
+    same_state(whole, resumed)
+    assert losses(folder) == losses(tmp_path / "whole")
+    assert [step for step, _, _ in losses(folder)] == [*range(3, STEPS, 3), STEPS]
+
+
+def test_stopped_by_time_or_signal_it_goes_on(photographs, tmp_path, monkeypatch):
+    whole = start(photographs, tmp_path / "whole")
+    whole.train()
+    run = start(photographs, tmp_path / "stopped")
+    assert run.train(minutes=0) is False and run.step == 1
+    run = start(photographs, tmp_path / "stopped")
+    update = run._update
+
+    def signalled(parts):
+        if run.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(parts)
+
+    monkeypatch.setattr(run, "_update", signalled)
+    assert run.train() is False and run.step == 6
+    run = start(photographs, tmp_path / "stopped")
+    assert run.train() is True
+    same_state(whole, run)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypatch):
+    run = start(photographs, tmp_path)
+    run.step = 5
+    run.save()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def half(state, file):
+        file.write(before[: len(before) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", half)
+    run.step = 6
+    with pytest.raises(ClitZooError, match=r"cannot be written .*No space left"):
+        run.save()
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoint.pt"]
+    # a kill in the middle leaves the part beside it, which nobody reads
+    (tmp_path / ".checkpoint.pt.part").write_bytes(before[: len(before) // 2])
+    assert start(photographs, tmp_path).step == 5
+
+
+@pytest.mark.parametrize("content", ["cut", "empty", "other"])
+def test_a_damaged_checkpoint_is_refused(photographs, tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    start(photographs, tmp_path).save()
+    if content == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif content == "empty":
+        path.write_bytes(b"")
+    else:
+        torch.save({"step": 3}, path)
+    with pytest.raises(ClitZooError, match=r"checkpoint\.pt is (damaged|no checkpoint)"):
+        start(photographs, tmp_path)
+
+
+def test_a_checkpoint_unpickles_nothing_but_data(tmp_path):
+    torch.save({"format": checkpoint.FORMAT, "x": os.system}, tmp_path / "c.pt")
+    with pytest.raises(ClitZooError, match="damaged"):
+        load_checkpoint(tmp_path / "c.pt")
+    save_checkpoint(tmp_path / "c.pt", {"x": torch.ones(2), "n": [1.5]})
+    assert load_checkpoint(tmp_path / "c.pt")["n"] == [1.5]
+
+
+def test_another_model_or_optimizer_in_the_folder(photographs, tmp_path):
+    start(photographs, tmp_path).save()
+    recipe = Recipe(**RECIPE)
+    with pytest.raises(ConfigError, match="run of another model"):
+        Run(tiny_model(3), recipe, photographs, tmp_path)
+    with pytest.raises(ConfigError, match="optimizer muon, freeze_encoder False"):
+        start(photographs, tmp_path, optimizer="adam")
+    with pytest.raises(ConfigError, match="freeze_encoder False"):
+        start(photographs, tmp_path, freeze_encoder=True)
+    assert start(photographs, tmp_path, lr=5e-5, steps=80).changed == ["steps: 24 → 80", "lr: 0.0001 → 5e-05"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(photographs, tmp_path):
+    run = start(photographs, tmp_path)
+    run.save()
+    with torch.no_grad():
+        run.model.decoder.conv_ch.bias.fill_(float("nan"))
+    with pytest.raises(ClitZooError, match=r"not a number any more by step 3.*--clip"):
+        run.train()
+    assert start(photographs, tmp_path).step == 0
+    assert bool(torch.isfinite(start(photographs, tmp_path).model.decoder.conv_ch.bias).all())

@@ -1,0 +1,84 @@
+"""What a run starts from."""
+
+import re
+
+import pytest
+import torch
+from tiny_training import tiny_model
+
+import clit_zoo
+from clit_zoo.decoders.clit import GAIN
+from clit_zoo.errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
+from clit_zoo.training.start import starting_model, with_stages
+
+
+def new_stage(state: dict, name: str) -> bool:
+    return any(f"{part}.{i}." in name for part in ("convs", "qs", "ks", "vs", "imnets") for i in (1, 2))
+
+
+@pytest.mark.parametrize("how", ["copy", "random"])
+def test_old_stages_keep_their_weights(how):
+    short = tiny_model()
+    long = with_stages(short, 3, how)
+    assert long.config.decoder["stages"] == 3 and long.config.name == "tiny"
+    old, new = short.state_dict(), long.state_dict()
+    assert all(torch.equal(new[name], old[name]) for name in old)
+    added = sorted(set(new) - set(old))
+    assert len(added) == 2 * (3 * 2 + 3 * 2) and all(new_stage(new, name) for name in added)
+    for name in added:
+        source = old[re.sub(r"(imnets|conv_.s)\.\d", r"\1.0", name)]
+        share = 1 - GAIN if "imnets" in name and "layers.4." in name else 1
+        assert torch.equal(new[name], source * share) == (how == "copy")
+
+
+def test_a_copied_cascade_starts_near_the_model_it_came_from():
+    """At ×1, where all maps are the same, it is that model exactly."""
+    short = tiny_model()
+    image, coords = torch.rand(1, 3, 16, 16), torch.rand(1, 50, 2) * 2 - 1
+    cell = torch.full((1, 2), 2 / 16)
+    expected = short.query(image, coords, cell, sizes=[(16, 16)])
+    for stages in (2, 3):
+        long = with_stages(short, stages, "copy")
+        torch.testing.assert_close(long.query(image, coords, cell, sizes=[(16, 16)] * stages), expected)
+    long = with_stages(short, 3, "random")
+    assert not torch.allclose(long.query(image, coords, cell, sizes=[(16, 16)] * 3), expected, atol=1e-3)
+
+
+def test_stages_are_not_dropped():
+    with pytest.raises(ConfigError, match=r"tiny has 3 stages already; 1 would drop"):
+        with_stages(tiny_model(3), 1)
+    model = tiny_model(2)
+    assert with_stages(model, 2) is model
+
+
+def test_from_scratch_by_name_or_folder(tiny):
+    a, b = (starting_model("edsr-light-clit", from_scratch=True, seed=seed) for seed in (0, 1))
+    assert a.config == clit_zoo.create_model("edsr-light-clit").config
+    assert not torch.equal(a.decoder.conv_ch.weight, b.decoder.conv_ch.weight)
+    again = starting_model("edsr-light-clit", from_scratch=True, seed=0)
+    assert torch.equal(a.decoder.conv_ch.weight, again.decoder.conv_ch.weight)
+    loaded, fresh = starting_model(tiny), starting_model(tiny, from_scratch=True, seed=7)
+    assert loaded.config == fresh.config
+    assert not torch.equal(loaded.decoder.conv_ch.weight, fresh.decoder.conv_ch.weight)
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'rdn-clit'"):
+        starting_model("rdn-clitt", from_scratch=True)
+    with pytest.raises(ModelNotFoundError, match=r"holds no config\.json"):
+        starting_model(tiny.parent, from_scratch=True)
+
+
+def test_a_cascade_of_a_registered_model_takes_its_name(tmp_path):
+    folder = clit_zoo.create_model("edsr-light-lit").save_pretrained(tmp_path / "x")
+    assert starting_model(folder, stages=3).config.name == "edsr-light-clit"
+    assert starting_model(folder, stages=2).config.name == "edsr-light-lit"
+    assert starting_model(folder, stages=2, name="mine").config.name == "mine"
+
+
+def test_a_model_without_weights_says_how_to_train_it(monkeypatch):
+    monkeypatch.setattr("clit_zoo.registry.embedded_folder", lambda name: None)
+    monkeypatch.setitem(
+        clit_zoo.registry.REGISTRY,
+        "bare",
+        clit_zoo.registry.Entry("bare", clit_zoo.registry.get("rdn-lit").config, ""),
+    )
+    with pytest.raises(WeightsNotFoundError, match="--from-scratch"):
+        starting_model("bare")
