@@ -1,12 +1,7 @@
-"""Queries gathered by the feature pixel they are nearest to.
+"""A grid's queries gathered by the feature pixel they are nearest to.
 
-All queries nearest to one feature pixel share its K x K window. A ``Group`` holds, for a rectangle of feature
-pixels, the offsets of my x mx query slots each, as two tensors that broadcast to (B, hp, wp, my, mx):
-
-* a grid tile:  ``y`` (1, hp, 1, my, 1) and ``x`` (1, 1, wp, 1, mx), so that its bias tables stay 1-D;
-* a raster:     both (B, h, w, M, 1).
-
-A feature row with fewer output rows than another repeats its last one in the spare slots.
+All queries nearest to one feature pixel share its K x K window. A feature row with fewer output rows than
+another repeats its last one in the spare slots, so that every pixel has my x mx slots.
 """
 
 from typing import NamedTuple
@@ -14,19 +9,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-class Group(NamedTuple):
-    """``y`` and ``x`` offsets, broadcasting to (B, hp, wp, my, mx), in feature pixels."""
-
-    y: Tensor
-    x: Tensor
-
-    @property
-    def slots(self) -> int:
-        """Query slots per feature pixel."""
-        my, mx = torch.broadcast_shapes(self.y.shape[3:], self.x.shape[3:])
-        return my * mx
 
 
 class AxisSlots(NamedTuple):

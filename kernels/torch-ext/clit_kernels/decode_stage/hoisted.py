@@ -5,6 +5,8 @@ Without gradients a grid is walked tile by tile, so that no K*K-wide intermediat
 buffer that all tiles share. With gradients, and for rasters and points, the two ops follow each other whole.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,11 +18,12 @@ from ..coordinate_decode.hoisted import (
     hidden_hoisted,
     prefer_hoisted,
     prepare_mlp,
+    raster_direct,
 )
-from ..grouping import AxisSlots, Group, crop, group_axis, windows
-from ..local_attention.hoisted import attend_group, grid_group, local_attention_hoisted
+from ..grouping import AxisSlots, crop, group_axis, windows
+from ..local_attention.hoisted import GridTables, attend_group, attend_raster, local_attention_hoisted
 from ..own_precision import own_precision
-from ..queries import Grid, Points, Queries
+from ..queries import Grid, Points, Queries, Raster
 from .weights import StageWeights
 
 TILE_BYTES = 8 << 20
@@ -43,6 +46,8 @@ def decode_stage_hoisted(
     tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *stage.tensors()))
     if isinstance(queries, Grid) and not tracked:
         return _decode_grid(q, k, v, queries, stage, cell, previous, gain)
+    if isinstance(queries, Raster) and not _raster_hoists(queries, v, stage):
+        return _decode_raster(q, k, v, queries, stage, cell, previous, gain)
     if isinstance(queries, Points) and not tracked:
         size = stage.area * v.shape[1] * v.shape[0] * v.element_size()
         return _decode_points(q, k, v, queries, stage, cell, previous, gain, max(1, TILE_BYTES // size))
@@ -59,6 +64,21 @@ def _decode_whole(
     return coordinate_decode_hoisted(
         weights, v, queries, stage.mlp_weights, stage.mlp_biases, cell, previous=previous, gain=gain
     )
+
+
+def _raster_hoists(raster: Raster, v: Tensor, stage: StageWeights) -> bool:
+    m, h, w = raster.offset.shape[1:4]
+    return prefer_hoisted(h * w, m, raster.count, v.shape[1], stage.heads)
+
+
+def _decode_raster(
+    q: Tensor, k: Tensor, v: Tensor, raster: Raster, stage: StageWeights, cell: Tensor,
+    previous: Tensor | None, gain: float,
+) -> Tensor:  # fmt: skip
+    weights = attend_raster(q, k, raster, stage.proj_weight, stage.proj_bias, stage.heads, stage.radius)
+    mlp = prepare_mlp(stage.mlp_weights, stage.mlp_biases, cell, stage.heads, stage.area, v.dtype)
+    out = finish(raster_direct(weights, v, mlp), mlp)
+    return out if previous is None else out + gain * previous.to(out.dtype)
 
 
 def _decode_points(
@@ -87,7 +107,7 @@ def _decode_grid(
         windows(crop(m, rows.first - radius, bottom + radius, cols.first - radius, right + radius), side)
         for m in (k, v)
     )
-    whole = grid_group(grid, rows, cols)
+    tables = GridTables.of(grid, rows, cols, q, stage.proj_weight, stage.proj_bias, radius)
     mlp = prepare_mlp(stage.mlp_weights, stage.mlp_biases, cell, stage.heads, stage.area, v.dtype)
     out = v.new_empty(batch, grid.row.shape[0], grid.col.shape[0], stage.mlp_weights[-1].shape[0])
 
@@ -95,18 +115,16 @@ def _decode_grid(
     width = mlp.direct.shape[0]
     wide = stage.heads * width if hoist else my * mx * channels
     pixels = max(1, TILE_BYTES // (wide * stage.area * v.element_size() * batch))
-    tile_w = min(wp, pixels)
-    tile_h = min(hp, max(1, pixels // tile_w))
+    tile_w = _even(wp, pixels)
+    tile_h = _even(hp, max(1, pixels // tile_w))
     buffer = v.new_empty(stage.heads * stage.area * batch * tile_h * tile_w * width if hoist else 0)
     for top in range(0, hp, tile_h):
         down = slice(top, min(hp, top + tile_h))
         for left in range(0, wp, tile_w):
             across = slice(left, min(wp, left + tile_w))
-            group = Group(whole.y[:, down], whole.x[:, :, across])
             weights = attend_group(
-                q_windows[:, down, across], k_windows[:, down, across], group,
-                stage.proj_weight, stage.proj_bias, stage.heads,
-            )  # fmt: skip
+                q_windows[:, down, across], k_windows[:, down, across], tables.part(down, across)
+            )
             values = v_windows[:, down, across]
             place = _Place.of(rows, down, cols, across)
             if hoist:
@@ -116,6 +134,11 @@ def _decode_grid(
             out[:, place.rows, place.cols] = tile
     out = out.flatten(1, 2)
     return out if previous is None else out.add_(previous.to(out.dtype), alpha=gain)
+
+
+def _even(n: int, most: int) -> int:
+    """The size of equal parts, of at most ``most``, that n is cut into."""
+    return math.ceil(n / math.ceil(n / most))
 
 
 class _Place:
@@ -146,8 +169,8 @@ class _Place:
 
 
 def _tile_hoisted(weights: Tensor, values: Tensor, mlp: MLP, place: _Place, buffer: Tensor) -> Tensor:
-    batch, hp, wp, heads, _, area = weights.shape
-    shape = (heads * area, batch * hp * wp, mlp.direct.shape[0])
+    batch, hp, wp, heads, area, _ = weights.shape
+    shape = (batch * hp * wp, heads * area, mlp.direct.shape[0])
     u = buffer[: shape[0] * shape[1] * shape[2]].view(shape)
     hidden = hidden_hoisted(weights, values, mlp, u).unflatten(0, (batch, hp, wp))
     if place.down is None:  # no spare slot: stay in slot order, permute only the few output channels
@@ -157,7 +180,7 @@ def _tile_hoisted(weights: Tensor, values: Tensor, mlp: MLP, place: _Place, buff
 
 def _tile_direct(weights: Tensor, values: Tensor, mlp: MLP, place: _Place) -> Tensor:
     my, mx = place.slots
-    weights = weights.permute(0, 1, 2, 4, 3, 5)  # (B, hp, wp, slots, H, K*K)
+    weights = weights.permute(0, 1, 2, 5, 3, 4)  # (B, hp, wp, slots, H, K*K)
     values = values.flatten(3, 4)  # (B, hp, wp, K*K, C)
     if place.down is None or place.across is None:
         hidden = hidden_direct(weights, values.unsqueeze(3), mlp)

@@ -1,58 +1,110 @@
 """Local attention with everything that belongs to a feature pixel computed once for its queries.
 
-* The bilinear query is a product with the pixel's 3 x 3 window: (slots, 9) x (9, C), no gathers.
 * Keys are read once per feature pixel and meet all of its queries in one matrix product.
+* The bilinear query is a product with the pixel's 3 x 3 window: (slots, 9) x (9, C), no gathers.
 * The bias is two tables, one per axis (``position_bias.py``).
 
-Plain PyTorch, any device, differentiable. A list of points falls back to gathers.
+Plain PyTorch, any device, differentiable. Grids go by feature pixel, rasters by tap; points gather.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..grouping import AxisSlots, Group, crop, group_axis, windows
+from ..grouping import AxisSlots, crop, group_axis, windows
 from ..own_precision import own_precision
 from ..position_bias import axis_table
 from ..queries import Grid, Points, Queries, Raster, gather_pixels, sample_bilinear, tap_offsets
+from ..raster_taps import blend, contract
 
 
-def attend_group(
-    q: Tensor, k: Tensor, group: Group, proj_weight: Tensor, proj_bias: Tensor, heads: int
-) -> Tensor:
-    """Weights (B, hp, wp, heads, slots, K*K) of windows q (B, hp, wp, 3, 3, C) and k (B, hp, wp, K, K, C)."""
-    batch, hp, wp, side, _, channels = k.shape
-    corners = _corner_weights(group.y).unsqueeze(-1) * _corner_weights(group.x).unsqueeze(-2)
-    corners = corners.to(q.dtype).reshape(corners.shape[0], hp, wp, group.slots, 9)
-    query = torch.matmul(corners, q.reshape(batch, hp, wp, 9, channels))
-    query = (query * (channels // heads) ** -0.5).unflatten(-1, (heads, -1)).transpose(3, 4)
-    keys = k.reshape(batch, hp, wp, side * side, heads, -1).permute(0, 1, 2, 4, 5, 3)
-    logits = torch.matmul(query, keys)
+class GridTables(NamedTuple):
+    """What attention needs of a grid's positions: small tables for rows and columns, by feature pixel.
 
-    bias_y, bias_x = group_bias(group, proj_weight, proj_bias, side // 2)
-    wide = torch.promote_types(q.dtype, torch.float32)
-    shape = (batch, hp, wp, heads, *torch.broadcast_shapes(group.y.shape, group.x.shape)[3:], side, side)
-    logits = logits.to(wide).reshape(shape)
-    if logits.requires_grad or bias_y.requires_grad:
-        logits = logits + bias_y.to(wide) + bias_x.to(wide)
-    else:
-        logits.add_(bias_y.to(wide)).add_(bias_x.to(wide))
-    return torch.softmax(logits.reshape(*shape[:4], group.slots, side * side), -1).to(q.dtype)
+    ``corners_y`` (1, hp, 1, my, 1, 3) and ``corners_x`` (1, 1, wp, 1, mx, 3): bilinear weights, the logits'
+    scale in them. ``bias_y`` (1, hp, 1, H, my, 1, K) and ``bias_x`` (1, 1, wp, H, 1, mx, K). ``picks``
+    (K*K, 2 K): ones where a tap meets its row's and its column's bias.
+    """
+
+    corners_y: Tensor
+    corners_x: Tensor
+    bias_y: Tensor
+    bias_x: Tensor
+    picks: Tensor
+
+    @classmethod
+    def of(
+        cls, grid: Grid, rows: AxisSlots, cols: AxisSlots, q: Tensor, proj_weight: Tensor, proj_bias: Tensor,
+        radius: int,
+    ) -> "GridTables":  # fmt: skip
+        """Tables for queries ``grid`` grouped by ``rows`` and ``cols`` on a map ``q`` (B, C, h, w)."""
+        heads, side = proj_weight.shape[0], 2 * radius + 1
+        exact = torch.float32 if q.device.type == "mps" else torch.float64  # costs nothing in tables
+        wide = torch.promote_types(q.dtype, torch.float32)
+        y, x = grid.row_offset.to(exact)[rows.slots], grid.col_offset.to(exact)[cols.slots]
+        scale = (q.shape[1] // heads) ** -0.5
+        corners_y, corners_x = (_corner_weights(y) * scale).to(q.dtype), _corner_weights(x).to(q.dtype)
+        bias_y = (axis_table(y, proj_weight, 0, radius) + proj_bias).to(wide).permute(0, 3, 1, 2)
+        bias_x = axis_table(x, proj_weight, 1, radius).to(wide).permute(0, 3, 1, 2)  # (wp, H, mx, K)
+        row = torch.eye(side, dtype=wide, device=q.device)
+        return cls(
+            corners_y[None, :, None, :, None], corners_x[None, None, :, None],
+            bias_y[None, :, None, :, :, None], bias_x[None, None, :, :, None],
+            torch.cat((row.repeat_interleave(side, 0), row.repeat(side, 1)), 1),
+        )  # fmt: skip
+
+    def part(self, down: slice, across: slice) -> "GridTables":
+        """The tables of a rectangle of feature pixels."""
+        return GridTables(
+            self.corners_y[:, down], self.corners_x[:, :, across],
+            self.bias_y[:, down], self.bias_x[:, :, across], self.picks,
+        )  # fmt: skip
 
 
-def group_bias(group: Group, proj_weight: Tensor, proj_bias: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """The bias of both axes, broadcasting to (B, hp, wp, H, my, mx, K, K); the constant goes with y."""
-    table_y = axis_table(group.y, proj_weight, 0, radius) + proj_bias
-    table_x = axis_table(group.x, proj_weight, 1, radius)
-    bias_y = table_y.permute(0, 1, 2, 6, 3, 4, 5).unsqueeze(-1)
-    bias_x = table_x.permute(0, 1, 2, 6, 3, 4, 5).unsqueeze(-2)
-    return bias_y, bias_x
+def attend_group(q: Tensor, k: Tensor, tables: GridTables) -> Tensor:
+    """Weights (B, hp, wp, H, K*K, slots) of windows q (B, hp, wp, 3, 3, C) and k (B, hp, wp, K, K, C).
+
+    The bias takes part in the product of queries and keys, as 2 K more channels: a query carries its row's
+    and its column's table there, a key the ones that pick its numbers. Added afterwards, by broadcasting over
+    slots, the two took twice as long as the product itself. And the softmax runs across taps with the slots
+    side by side: over a last axis of nine taps it took 18 times as long.
+    """
+    batch, hp, wp, side, _, _ = k.shape
+    heads, wide = tables.bias_y.shape[3], tables.bias_y.dtype
+    corners = (tables.corners_y.unsqueeze(-1) * tables.corners_x.unsqueeze(-2)).flatten(3, 4).flatten(-2)
+    query = torch.matmul(corners, q.flatten(3, 4)).unflatten(-1, (heads, -1)).transpose(3, 4)
+    shape = (batch, hp, wp, heads, tables.bias_y.shape[4], tables.bias_x.shape[5], side)
+    bias_y, bias_x = (bias.expand(shape).flatten(4, 5) for bias in (tables.bias_y, tables.bias_x))
+    query = torch.cat((query.to(wide), bias_y, bias_x), -1)
+
+    keys = k.unflatten(-1, (heads, -1)).permute(0, 1, 2, 5, 3, 4, 6).flatten(4, 5)
+    keys = torch.cat((keys.to(wide), tables.picks.expand(*keys.shape[:-1], -1)), -1)
+    return torch.softmax(torch.matmul(keys, query.transpose(-1, -2)), -2).to(q.dtype)
 
 
 def _corner_weights(offset: Tensor) -> Tensor:
     """Bilinear weights (..., 3) of the pixels at -1, 0, 1 for an offset in [-0.5, 0.5]."""
     return torch.stack(((-offset).clamp(min=0), 1 - offset.abs(), offset.clamp(min=0)), -1)
+
+
+def attend_raster(
+    q: Tensor, k: Tensor, raster: Raster, proj_weight: Tensor, proj_bias: Tensor, heads: int, radius: int
+) -> Tensor:
+    """Weights (K*K, B, M, h, w, H) of a raster on maps (B, C, h, w)."""
+    h, w = q.shape[-2:]
+    wide = torch.promote_types(q.dtype, torch.float32)
+    y, x = raster.offset.to(wide).unbind(-1)  # (B, M, h, w)
+    corners = (_corner_weights(y).unsqueeze(-1) * _corner_weights(x).unsqueeze(-2)).flatten(-2)
+    corners = corners.movedim(-1, 0).unsqueeze(-1).to(q.dtype)
+    query = blend(corners * (q.shape[1] // heads) ** -0.5, crop(q, -1, h + 1, -1, w + 1))
+
+    logits = contract(query, crop(k, -radius, h + radius, -radius, w + radius), heads)
+    bias_y = (axis_table(y, proj_weight, 0, radius) + proj_bias).movedim(-2, 0)
+    bias_x = axis_table(x, proj_weight, 1, radius).movedim(-2, 0)
+    bias = bias_y.to(wide).unsqueeze(1) + bias_x.to(wide)
+    return torch.softmax(logits.to(wide) + bias.flatten(0, 1), 0).to(q.dtype)
 
 
 def attend_points(
@@ -86,38 +138,19 @@ def local_attention_hoisted(
     """Attention weights (B, Q, heads, K*K) of q, k (B, C, h, w) at ``queries``."""
     if isinstance(queries, Points):
         return attend_points(q, k, queries, proj_weight, proj_bias, heads, radius)
-    batch, _, h, w = q.shape
     if isinstance(queries, Raster):
-        group = raster_group(queries, q.dtype)
-        q_windows = windows(crop(q, -1, h + 1, -1, w + 1), 3)
-        k_windows = windows(crop(k, -radius, h + radius, -radius, w + radius), 2 * radius + 1)
-        weights = attend_group(q_windows, k_windows, group, proj_weight, proj_bias, heads)
-        return weights.permute(0, 4, 1, 2, 3, 5).flatten(1, 3)
+        weights = attend_raster(q, k, queries, proj_weight, proj_bias, heads, radius)
+        return weights.permute(1, 2, 3, 4, 5, 0).flatten(1, 3)
     rows, cols = group_axis(queries.row), group_axis(queries.col)
-    group = grid_group(queries, rows, cols)
+    tables = GridTables.of(queries, rows, cols, q, proj_weight, proj_bias, radius)
     bottom, right = rows.first + rows.slots.shape[0], cols.first + cols.slots.shape[0]
     q_windows = windows(crop(q, rows.first - 1, bottom + 1, cols.first - 1, right + 1), 3)
     k_crop = crop(k, rows.first - radius, bottom + radius, cols.first - radius, right + radius)
-    weights = attend_group(q_windows, windows(k_crop, 2 * radius + 1), group, proj_weight, proj_bias, heads)
-    my, mx = rows.slots.shape[1], cols.slots.shape[1]
-    weights = weights.unflatten(4, (my, mx)).permute(0, 1, 4, 2, 5, 3, 6).flatten(1, 2).flatten(2, 3)
+    weights = attend_group(q_windows, windows(k_crop, 2 * radius + 1), tables)
+    slots = (rows.slots.shape[1], cols.slots.shape[1])
+    grid = weights.unflatten(-1, slots).permute(0, 1, 5, 2, 6, 3, 4).flatten(1, 2).flatten(2, 3)
     if not rows.full:
-        weights = weights.index_select(1, rows.place)
+        grid = grid.index_select(1, rows.place)
     if not cols.full:
-        weights = weights.index_select(2, cols.place)
-    return weights.reshape(batch, queries.count, heads, -1)
-
-
-def raster_group(raster: Raster, dtype: torch.dtype) -> Group:
-    """The group of a whole raster, every feature pixel and M slots, for maps of ``dtype``."""
-    wide = torch.promote_types(dtype, torch.float32)
-    offset = raster.offset.to(wide).permute(0, 2, 3, 1, 4).unsqueeze(4)  # (B, h, w, M, 1, 2)
-    return Group(offset[..., 0], offset[..., 1])
-
-
-def grid_group(grid: Grid, rows: AxisSlots, cols: AxisSlots) -> Group:
-    """The group of a grid's feature pixels; its tables are 1-D, so float64 costs nothing (MPS has none)."""
-    wide = torch.float32 if grid.row.device.type == "mps" else torch.float64
-    y = grid.row_offset.to(wide)[rows.slots]
-    x = grid.col_offset.to(wide)[cols.slots]
-    return Group(y[None, :, None, :, None], x[None, None, :, None, :])
+        grid = grid.index_select(2, cols.place)
+    return grid.flatten(1, 2)
