@@ -234,12 +234,12 @@ class CLIT(nn.Module):
         side, proj = 2 * self.radius + 1, self.pb_encoder.proj
         maps = []
         for i, stage_size in enumerate(sizes):
-            q, k, _ = self._maps(i, base, stage_size)
+            single = Points(*(t.unsqueeze(2) for t in geometry.points(coords, stage_size)))
+            (q, k, _), local = block_maps(base, stage_size, single, 0.0, self.radius, *self._projection(i))
             weights = local_attention(
-                q, k, geometry.points(coords, stage_size), proj.weight, proj.bias,
-                heads=self.heads, radius=self.radius, backend=backend,
-            )  # fmt: skip
-            maps.append(weights.unflatten(-1, (side, side)))
+                q, k, local, proj.weight, proj.bias, heads=self.heads, radius=self.radius, backend=backend
+            )
+            maps.append(weights.reshape(*coords.shape[:2], self.heads, side, side))
         return maps
 
     def _maps(self, i: int, base: Tensor, size: Size) -> tuple[Tensor, ...]:

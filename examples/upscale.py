@@ -1,0 +1,5 @@
+import clit_zoo
+
+model = clit_zoo.from_pretrained("edsr-light-lit")
+large = model.upscale("examples/astronaut.png", scale=3.7)
+large.save("astronaut_x3.7.png")
