@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     figure = plt.figure(figsize=(4.5 + 1.25 * columns, max(4.0, 1.35 * rows)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(4.5, 1.25 * columns))
     axes = left.subplots()
-    axes.imshow(large[0].permute(1, 2, 0), extent=(0, w, h, 0))
+    axes.imshow(large[0].permute(1, 2, 0).numpy(), extent=(0, w, h, 0))
     axes.set_title(f"{model.config.name}, ×{args.scale:g}")
     axes.axis("off")
     for number, (x, y) in enumerate(points, 1):
@@ -101,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
         weights = stages[stage][0, point]
         x, y = points[point]
         shown = side * h / sizes[stage][0]
-        panels = [window(image, x + 0.5, y + 0.5, shown, 8 * side), weights.mean(0), *weights]
+        seen = window(image, x + 0.5, y + 0.5, shown, 8 * side)
+        panels = [panel.numpy() for panel in (seen, weights.mean(0), *weights)]
         titles = ["input", "mean", *(f"head {i + 1}" for i in range(heads))]
         for axes, panel, title in zip(grid[row], panels, titles, strict=True):
             axes.imshow(panel, cmap="viridis", vmin=0, extent=(0, 1, 1, 0))
