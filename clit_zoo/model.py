@@ -66,7 +66,7 @@ class SuperResolver(nn.Module):
         size = geometry.output_size(h, w, size=size)
         x = self._normalise(image)
         out = self.decoder(self.encoder(x), x, size, backend=self.backend, progress=progress)
-        return out * 0.5 + 0.5
+        return out * 0.5 + 0.5 if out.requires_grad else out.mul_(0.5).add_(0.5)  # spares two outputs' memory
 
     def query(
         self, image: Tensor, coords: Tensor, cell: Tensor, *, sizes: Sequence[Size] | None = None

@@ -49,6 +49,16 @@ def test_hoisted_is_the_formula(name, shape, tile):
     assert all(torch.equal(a, b) for a, b in zip([*args[:3], previous], kept, strict=True))
 
 
+@pytest.mark.parametrize("name", ["grid x2.5", "grid x17.3", "grid scattered"])
+@pytest.mark.parametrize("most", [1, 7, 40])
+def test_many_queries_of_one_pixel_are_split(name, most, monkeypatch):
+    monkeypatch.setattr(HOISTED, "MAX_SLOTS", most)
+    args = arguments(name)
+    previous = previous_residual(args[3])
+    truth = decode_stage_reference(*args, previous=previous, upcast=torch.float64)
+    assert_exact(decode_stage_hoisted(*args, previous=previous), truth)
+
+
 @pytest.mark.parametrize("hoist", [True, False])
 @pytest.mark.parametrize(
     "name", ["grid x1.01", "grid x2.5", "grid x17.3", "grid scattered", "grid x1.2 and x6.7"]

@@ -27,12 +27,15 @@ from ..queries import Grid, Points, Queries, Raster
 from .weights import StageWeights
 
 TILE_BYTES = 16 << 20
-"""Size of U, or of the scaled values, for one tile.
+"""Working set of one tile.
 
-Small tiles pay per call and give the products few rows; large ones leave the cache. One thread, paper's size x4
-at 40 x 40 / light model x4 at 128 x 128: 1 MiB 2.6 / 0.50 s, 4 MiB 0.88 / 0.49 s, 8 MiB 0.72 / 0.49 s, 16 MiB
-0.61 / 0.48 s, 48 MiB 0.63 / 0.53 s.
+Small tiles pay per call and give the products few rows; large ones leave the cache. One thread, paper's size
+x4 at 40 x 40 / light model x4 at 128 x 128: 1 MiB 2.6 / 0.50 s, 4 MiB 0.88 / 0.49 s, 8 MiB 0.72 / 0.49 s,
+16 MiB 0.61 / 0.48 s, 48 MiB 0.63 / 0.53 s.
 """
+
+MAX_SLOTS = 4096
+"""Queries of one feature pixel that are decoded at once: x64. Beyond that a tile of one pixel is too large."""
 
 
 @own_precision
@@ -106,6 +109,12 @@ def _decode_grid(
     side, radius = 2 * stage.radius + 1, stage.radius
     rows, cols = group_axis(grid.row), group_axis(grid.col)
     (hp, my), (wp, mx) = rows.slots.shape, cols.slots.shape
+    if my * mx > MAX_SLOTS and my > 1:
+        step, width, parts = max(1, MAX_SLOTS // mx), grid.col.shape[0], []
+        for top in range(0, grid.row.shape[0], step):
+            before = None if previous is None else previous[:, top * width : (top + step) * width]
+            parts.append(_decode_grid(q, k, v, grid.rows(top, top + step), stage, cell, before, gain))
+        return torch.cat(parts, 1)
     bottom, right = rows.first + hp, cols.first + wp
     q_windows = windows(crop(q, rows.first - 1, bottom + 1, cols.first - 1, right + 1), 3)
     k_windows, v_windows = (
@@ -118,8 +127,9 @@ def _decode_grid(
 
     hoist = prefer_hoisted(hp * wp, my * mx, grid.count, channels, stage.heads)
     width = mlp.direct.shape[0]
-    wide = stage.heads * width if hoist else my * mx * channels
-    pixels = max(1, TILE_BYTES // (wide * stage.area * v.element_size() * batch))
+    wide = stage.heads * width if hoist else my * mx * channels  # U, or the scaled values
+    per_pixel = wide * stage.area + my * mx * (2 * stage.heads * stage.area + 2 * width)
+    pixels = max(1, TILE_BYTES // (per_pixel * v.element_size() * batch))
     tile_w = _even(wp, pixels)
     tile_h = _even(hp, max(1, pixels // tile_w))
     buffer = v.new_empty(stage.heads * stage.area * batch * tile_h * tile_w * width if hoist else 0)
