@@ -5,7 +5,7 @@ Imports without Triton; ops import their ``kernel.py`` only once ``why_not_trito
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,6 +18,9 @@ DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
 """Kernels run on the CPU, in numpy. Read once: Triton reads it when a kernel is defined."""
+
+MAX_BATCH = 65535
+"""Images of a batch: it is the second or third axis of a launch."""
 
 LAUNCH = {"enable_fp_fusion": True}
 """Options of every launch and compilation. Fused multiply-adds are named because Triton's default changes."""
@@ -47,15 +50,18 @@ class KernelSpec(NamedTuple):
     divisible: tuple[str, ...] = ()
 
 
-def why_not_triton(*tensors: Tensor) -> str | None:
-    """Why Triton kernels cannot take these tensors (one device, one of ``DTYPES``), or None."""
+def why_not_triton(*maps: Tensor, beside: Iterable[Tensor] = ()) -> str | None:
+    """Why Triton kernels cannot take these tensors, or None.
+
+    All must lie on one device that Triton serves; ``maps``, not those ``beside`` them, in one of ``DTYPES``.
+    """
     if not has_triton():
         return "Triton is not installed here; `pip install triton` (Linux), or take backend 'hoisted'"
-    devices = {t.device for t in tensors}
+    devices = {t.device for t in (*maps, *beside)}
     if len(devices) > 1:
         names = ", ".join(sorted(str(d) for d in devices))
         return f"its tensors lie on different devices ({names}); move them to one"
-    device = tensors[0].device
+    device = maps[0].device
     if device.type != "cuda" and not (device.type == "cpu" and INTERPRETED):
         return (
             f"its tensors are on {device}, and Triton kernels run on CUDA and ROCm devices; "
@@ -63,10 +69,10 @@ def why_not_triton(*tensors: Tensor) -> str | None:
         )
     if device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) < (8, 0):
         return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0 (Ampere)"
-    for tensor in tensors:
+    for tensor in maps:
         if tensor.dtype not in DTYPES:
             known = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-            return f"a tensor is {tensor.dtype}, and the kernels take {known}"
+            return f"a map is {tensor.dtype}, and the kernels take {known}"
     return None
 
 

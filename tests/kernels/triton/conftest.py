@@ -1,7 +1,7 @@
 """Triton kernels run here only in a process of their own (see ../test_triton.py), or on a GPU.
 
-In the interpreter an unmasked load outside a tensor kills the process, and TRITON_INTERPRET must be set before
-the first kernel is defined. Memory that nothing has written holds NaN throughout.
+In the interpreter an unmasked load outside a tensor kills the process, and TRITON_INTERPRET must be set
+before the first kernel is defined. Memory that nothing has written holds NaN throughout.
 """
 
 import os
@@ -21,15 +21,5 @@ def device() -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory():
-    """Fill what torch.empty and its relatives return with NaN (the largest number, for integers)."""
-    fill, before = (
-        torch.utils.deterministic.fill_uninitialized_memory,
-        torch.are_deterministic_algorithms_enabled(),
-    )
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    assert torch.empty(3).isnan().all(), "this torch does not poison memory"
-    yield
-    torch.utils.deterministic.fill_uninitialized_memory = fill
-    torch.use_deterministic_algorithms(before)
+def _poisoned_always(poisoned):
+    """Every test here runs on poisoned memory."""

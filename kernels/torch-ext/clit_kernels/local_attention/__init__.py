@@ -4,8 +4,10 @@ from torch import Tensor
 
 from ..backends import choose
 from ..queries import Queries
+from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import local_attention_hoisted
 from .reference import local_attention_reference
+from .tiles import MAX_RADIUS, MAX_WIDTH
 
 __all__ = ["local_attention", "local_attention_hoisted", "local_attention_reference", "why_not"]
 
@@ -37,13 +39,41 @@ def local_attention(
     Raises:
         ValueError: the backend named cannot serve this call; the message says why.
     """
-    chosen = choose("local_attention", backend, lambda name: why_not(name, q))
-    run = local_attention_reference if chosen == "reference" else local_attention_hoisted
+    chosen = choose(
+        "local_attention",
+        backend,
+        lambda name: why_not(name, q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius),
+    )
+    if chosen == "triton":
+        from .launch import local_attention_triton as run  # Triton may be absent
+    else:
+        run = local_attention_reference if chosen == "reference" else local_attention_hoisted
     return run(q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius)
 
 
-def why_not(backend: str, q: Tensor) -> str | None:
-    """Why ``backend`` cannot serve maps like ``q``, or None."""
-    if backend == "triton":
-        return "this version has no Triton kernel for it"
+def why_not(
+    backend: str,
+    q: Tensor,
+    k: Tensor,
+    queries: Queries,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    *,
+    heads: int,
+    radius: int,
+) -> str | None:
+    """Why ``backend`` cannot serve this call, or None."""
+    if backend != "triton":
+        return None
+    reason = why_not_triton(q, k, beside=(*queries, proj_weight, proj_bias))
+    if reason is not None:
+        return reason
+    if q.dtype != k.dtype:
+        return f"q is {q.dtype} and k is {k.dtype}; give both one dtype"
+    if q.shape[1] // heads > MAX_WIDTH:
+        return f"a head has {q.shape[1] // heads} channels, and the kernels take up to {MAX_WIDTH}"
+    if radius > MAX_RADIUS:
+        return f"the window's radius is {radius}, and the kernels take up to {MAX_RADIUS}"
+    if q.shape[0] > MAX_BATCH:
+        return f"the batch is {q.shape[0]}, and the kernels take up to {MAX_BATCH}; split it"
     return None

@@ -1,0 +1,66 @@
+"""Which tile each kernel gets: the settings of the GPU, or these heuristics; and the kernels' constants.
+
+The defaults fit 64 KiB of shared memory, the least that a supported chip has.
+"""
+
+from .. import settings
+from ..settings import Tile
+
+MAX_WIDTH = 128
+"""Channels of one head that the kernels take."""
+
+MAX_RADIUS = 4
+"""Largest window radius: 9 x 9 taps."""
+
+GRID_WINDOW = 4096
+"""Taps x channels of one head (both rounded up) up to which ``forward_grid`` keeps a window on chip."""
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def constants(channels: int, heads: int, radius: int) -> dict[str, int]:
+    """The constexpr arguments that a shape decides."""
+    width, side = channels // heads, 2 * radius + 1
+    return {
+        "HEADS": heads,
+        "WIDTH": width,
+        "WIDTH_BLOCK": max(16, power_of_two(width)),  # a matrix instruction takes 16
+        "SIDE": side,
+        "TAPS": max(16, power_of_two(side * side)),
+    }
+
+
+def bias_entries(side: int) -> int:
+    """BIAS of ``forward_grid``: 2 K table entries of a query, each axis' K rounded up."""
+    return max(16, 2 * power_of_two(side))
+
+
+def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int = 1) -> Tile:
+    """The tile of one kernel of this op.
+
+    Args:
+        kernel: its name.
+        arch, dtype: as ``settings.tile`` takes them.
+        shape: the kernel's ``constants``.
+        slots: about how many queries each feature pixel has.
+    """
+    window = shape["TAPS"] * shape["WIDTH_BLOCK"]
+    width, taps = shape["WIDTH_BLOCK"], shape["TAPS"]
+    fits = min(16, power_of_two(slots))
+    wide = 8 if window > 4096 else 4
+    most = 32 if dtype == "fp32" else 64  # heads x taps that one warp of forward_grid takes
+    group = min(power_of_two(shape["HEADS"]), max(1, 8 * most // taps))
+    default = {
+        "forward_grid": {"GROUP": group, "SLOTS": 16, "num_warps": min(8, max(2, group * taps // most))},
+        "forward_any": {"QUERIES": max(1, 4096 // window), "num_warps": wide},
+        "backward_queries": {"QUERIES": max(1, 4096 // window), "num_warps": wide},
+        "backward_map": {"PIXELS": max(1, 2048 // (fits * width)), "SLOTS": fits},
+        "backward_table": {"ENTRIES": 1 if slots > 1 else 16, "REPEATS": 16 if slots > 1 else 1},
+    }[kernel]
+    return settings.tile(
+        f"local_attention/{kernel}", {"num_warps": 4, "num_stages": 1} | default, arch,
+        dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], slots=fits,
+    )  # fmt: skip
