@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from clit_kernels import Grid, Points, Raster
 from torch import Tensor
+
+from clit_kernels import Grid, Points, Raster
 
 from .errors import ScaleError
 
@@ -66,7 +67,7 @@ def axis_factors(scale: float, stages: int, base: float = BASE) -> tuple[float, 
     The last stage takes whatever is left, so a scale above base**stages still has a plan. The published code
     fails there.
     """
-    factors = []
+    factors: list[float] = []
     while len(factors) < stages - 1 and scale > base:
         factors.append(base)
         scale /= base
@@ -110,7 +111,7 @@ def axis_positions(n: int, m: int, start: int = 0, stop: int | None = None) -> t
 
 
 def nearest_pixel(i: int, n: int, m: int) -> int:
-    """``axis_positions``' index of output pixel i, in whole numbers (so that tracing needs no tensor's value)."""
+    """``axis_positions``' index of output pixel i, in whole numbers: tracing needs no tensor's value."""
     index, rest = divmod((2 * i + 1) * n - m, 2 * m)
     return index + (rest > m or (rest == m and index % 2 == 1))
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class SuperResolver(nn.Module):
         self.config, self.backend = config, backend
         encoder, decoder = dict(config.encoder), dict(config.decoder)
         self.encoder = build_encoder(encoder.pop("name"), **encoder)
-        self.decoder = build_decoder(decoder.pop("name"), int(self.encoder.out_channels), **decoder)
+        self.decoder = build_decoder(decoder.pop("name"), cast(int, self.encoder.out_channels), **decoder)
 
     @property
     def device(self) -> torch.device:

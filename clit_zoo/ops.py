@@ -1,7 +1,7 @@
 """clit_kernels as custom operators, so that torch.compile and torch.export see one opaque node each.
 
 The kernels decide by tensor values (how many output rows meet a feature row) and launch Triton, which a tracer
-cannot follow. Eager calls bypass the operators: there autograd keeps the forward's intermediates, while the
+cannot follow. Eager calls bypass the operators: there autograd keeps the forward's intermediates, while an
 operator's backward computes them again.
 """
 
@@ -9,9 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
+
 from clit_kernels import Grid, Points, Queries, Raster, StageWeights
 from clit_kernels import decode_stage as decode_stage_eager
-from torch import Tensor
 
 _KINDS: dict[str, type] = {"Grid": Grid, "Points": Points, "Raster": Raster}
 
@@ -30,7 +31,9 @@ def decode_stage(
 ) -> Tensor:
     """``clit_kernels.decode_stage``, traceable."""
     if not torch.compiler.is_compiling():
-        return decode_stage_eager(q, k, v, queries, stage, cell, previous=previous, gain=gain, backend=backend)
+        return decode_stage_eager(
+            q, k, v, queries, stage, cell, previous=previous, gain=gain, backend=backend
+        )
     return _decode_stage(
         [q, k, v, *stage.tensors()], type(queries).__name__, list(queries), cell, previous,
         stage.heads, stage.radius, gain, backend,

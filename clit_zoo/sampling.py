@@ -3,9 +3,10 @@
 from typing import Literal
 
 import torch
+from torch import Tensor
+
 from clit_kernels import Grid, Points
 from clit_kernels.queries import gather_pixels
-from torch import Tensor
 
 Padding = Literal["zeros", "border"]
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from clit_kernels import Points, Queries, Raster
 
 import clit_zoo
+from clit_kernels import Points, Queries, Raster
 from clit_zoo import geometry, ops
 
 SMALL = {

@@ -150,6 +150,7 @@ def _load(model: str, device: str, dtype: str | None) -> Any:
     if model.lower() == "bicubic":
         return bicubic
     import clit_zoo
+
     from ..threads import use_free_cores
 
     use_free_cores()

@@ -1,14 +1,14 @@
 """Decoders: from an encoder's map to colours at coordinates. One paper, one file."""
 
-from torch import nn
+from typing import Any
 
 from ..errors import ConfigError
 from .clit import CLIT
 
-DECODERS: dict[str, type[nn.Module]] = {"clit": CLIT}
+DECODERS: dict[str, type[CLIT]] = {"clit": CLIT}
 
 
-def build_decoder(name: str, in_channels: int, **settings) -> nn.Module:
+def build_decoder(name: str, in_channels: int, **settings: Any) -> CLIT:
     """Build a decoder with random weights for maps of ``in_channels`` channels.
 
     Raises:

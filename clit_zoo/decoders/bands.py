@@ -27,7 +27,7 @@ class BandedMap:
 
     Args:
         base: (B, C, h, w) map that all stages share.
-        size: this stage's map size; other than the base's, the base is resampled bilinearly with zero padding.
+        size: this stage's map size; the base is resampled to it bilinearly with zero padding.
         radius: window radius; a query's window and its bilinear sample reach max(radius, 1) rows beyond it.
         weight, bias: (3C, C, 3, 3), (3C,) of the stage's three convolutions.
     """

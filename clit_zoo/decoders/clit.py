@@ -256,9 +256,13 @@ class CLIT(nn.Module):
         assert isinstance(mlp, MLP)
         linears, proj = mlp.linears(), self.pb_encoder.proj
         return StageWeights(
-            proj.weight, proj.bias, [x.weight for x in linears], [x.bias for x in linears],
-            self.heads, self.radius,
-        )  # fmt: skip
+            proj.weight,
+            proj.bias,
+            [linear.weight for linear in linears],
+            [linear.bias for linear in linears],
+            self.heads,
+            self.radius,
+        )
 
 
 def _scaled(cell: Tensor, size: Size) -> Tensor:
