@@ -25,7 +25,7 @@ def use_free_cores() -> int:
 
 
 def free_cores() -> int:
-    """Cores of this process' share that are idle, at least 1; all of its share where the system cannot tell."""
+    """This process' cores that are idle, at least 1; all of them where the system cannot tell."""
     share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = min(share, _quota())
     before = _idle()

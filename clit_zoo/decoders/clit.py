@@ -8,6 +8,7 @@ resampled to the plan's size (``geometry.plan``); every stage is queried at the 
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -248,8 +249,9 @@ class CLIT(nn.Module):
 
     def _projection(self, i: int) -> tuple[Tensor, Tensor]:
         """Stage i's three convolutions as one: weight (3C, C, 3, 3) and bias (3C,), for q, k, v."""
-        convs = (self.conv_qs[i], self.conv_ks[i], self.conv_vs[i])
-        return torch.cat([c.weight for c in convs]), torch.cat([c.bias for c in convs])
+        convs = [cast(nn.Conv2d, stages[i]) for stages in (self.conv_qs, self.conv_ks, self.conv_vs)]
+        biases = [cast(Tensor, conv.bias) for conv in convs]
+        return torch.cat([conv.weight for conv in convs]), torch.cat(biases)
 
     def _stage(self, i: int) -> StageWeights:
         mlp = self.imnets[i]
