@@ -35,7 +35,7 @@ x4 at 40 x 40 / light model x4 at 128 x 128: 1 MiB 2.6 / 0.50 s, 4 MiB 0.88 / 0.
 """
 
 MAX_SLOTS = 4096
-"""Queries of one feature pixel that are decoded at once: x64. Beyond that a tile of one pixel is too large."""
+"""Queries of one feature pixel decoded at once (x64); more would make a tile of one pixel too large."""
 
 
 @own_precision
