@@ -58,7 +58,10 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; does not wait for the copies."""
-        return self._each(lambda t: t.to(device, non_blocking=True))
+        batch = self
+        if device.type == "mps":  # which has no float64
+            batch = self._replace(positions=self.positions.float())
+        return batch._each(lambda t: t.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """The same in page-locked memory, from where copies run beside the computation."""

@@ -131,6 +131,15 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
     monkeypatch.undo()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoint.pt"]
+
+    def refused(source, target):
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint.os, "replace", refused)  # the whole new file is put in place, or nothing
+    with pytest.raises(ClitZooError, match="Permission denied"):
+        run.save()
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
     # a kill in the middle leaves the part beside it, which nobody reads
     (tmp_path / ".checkpoint.pt.part").write_bytes(before[: len(before) // 2])
     assert start(photographs, tmp_path).step == 5

@@ -1,0 +1,62 @@
+"""What a run reports."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from clit_zoo.training.log import Log, read_log
+from clit_zoo.training.prefetch import Prefetcher
+
+
+def test_rows_after_the_checkpoint_are_dropped(tmp_path):
+    log = Log(tmp_path, 0, tensorboard=False)
+    for step in (0, 5, 10, 15):
+        log.row(step, loss=step / 10)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 20, "lo')  # cut short by a kill
+    assert [row["step"] for row in read_log(tmp_path)] == [0, 5, 10, 15]
+    log = Log(tmp_path, 10, tensorboard=False)
+    log.row(12, loss=0.5)
+    assert read_log(tmp_path)[1:] == [
+        {"step": 5, "loss": 0.5},
+        {"step": 10, "loss": 1.0},
+        {"step": 12, "loss": 0.5},
+    ]
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    log = Log(tmp_path, 0)
+    assert log.missing is None
+    log.row(1, loss=0.25, val={"Set5×2": 30.0}, event="start")
+    log.picture(1, "sample", np.zeros((4, 5, 3), np.uint8))
+    log.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "val/Set5×2"}
+    assert events.Scalars("loss")[0].value == 0.25 and events.Tags()["images"] == ["sample"]
+
+
+def test_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    log = Log(tmp_path, 0)
+    assert log.missing is not None and "pip install 'clit-zoo[train]'" in log.missing
+    log.row(1, loss=0.25)
+    assert read_log(tmp_path) == [{"step": 1, "loss": 0.25}]
+
+
+def test_batches_come_in_order_and_errors_come_through():
+    def draw(step: int) -> int:
+        if step == 7:
+            raise ValueError("step 7")
+        return step * step
+
+    batches = Prefetcher(draw, 2, 9, threads=3)
+    assert [batches.take() for _ in range(5)] == [4, 9, 16, 25, 36]
+    with pytest.raises(ValueError, match="step 7"):
+        batches.take()
+    assert batches.waited > 0
+    batches.close()
