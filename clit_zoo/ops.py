@@ -1,8 +1,8 @@
 """clit_kernels as custom operators, so that torch.compile and torch.export see one opaque node each.
 
 The kernels decide by tensor values (how many output rows meet a feature row) and launch Triton, which a
-tracer cannot follow. Eager calls bypass the operators: there autograd keeps the forward's intermediates, while an
-operator's backward computes them again.
+tracer cannot follow. Eager calls bypass the operators: there autograd keeps the forward's intermediates,
+while an operator's backward computes them again.
 """
 
 from collections.abc import Callable
