@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..backends import choose
-from ..queries import Queries
+from ..queries import Queries, Raster
+from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import coordinate_decode_hoisted
 from .reference import coordinate_decode_reference
+from .tiles import MAX_HIDDEN, MAX_OUT, MAX_WIDTH
 
 __all__ = ["coordinate_decode", "coordinate_decode_hoisted", "coordinate_decode_reference", "why_not"]
 
@@ -42,13 +45,58 @@ def coordinate_decode(
     Raises:
         ValueError: the backend named cannot serve this call; the message says why.
     """
-    chosen = choose("coordinate_decode", backend, lambda name: why_not(name, v))
-    run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
+    chosen = choose(
+        "coordinate_decode",
+        backend,
+        lambda name: why_not(name, v, weights, queries, mlp_weights, mlp_biases, cell),
+    )
+    if chosen == "triton":
+        from .function import coordinate_decode_triton as run  # Triton may be absent
+    else:
+        run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
     return run(weights, v, queries, mlp_weights, mlp_biases, cell, previous=previous, gain=gain)
 
 
-def why_not(backend: str, v: Tensor) -> str | None:
-    """Why ``backend`` cannot serve maps like ``v``, or None."""
-    if backend == "triton":
-        return "this version has no Triton kernel for it"
+def why_not(
+    backend: str,
+    v: Tensor,
+    weights: Tensor,
+    queries: Queries,
+    mlp_weights: Sequence[Tensor],
+    mlp_biases: Sequence[Tensor],
+    cell: Tensor,
+) -> str | None:
+    """Why ``backend`` cannot serve this call, or None."""
+    if backend != "triton":
+        return None
+    reason = why_not_triton(v, beside=(weights, *queries, *mlp_weights, *mlp_biases, cell))
+    return reason or why_not_shape(v, weights.shape[2], queries, mlp_weights)
+
+
+def why_not_shape(v: Tensor, heads: int, queries: Queries, mlp_weights: Sequence[Tensor]) -> str | None:
+    """Why the Triton kernels cannot take these sizes, or None."""
+    if v.shape[1] // heads > MAX_WIDTH:
+        return f"a head has {v.shape[1] // heads} channels, and the kernels take up to {MAX_WIDTH}"
+    if len(mlp_weights) < 2:
+        return "its MLP has no hidden layer"
+    widest = max(w.shape[0] for w in mlp_weights[:-1])
+    if widest > MAX_HIDDEN:
+        return f"a hidden layer has {widest} neurons, and the kernels take up to {MAX_HIDDEN}"
+    if mlp_weights[-1].shape[0] > MAX_OUT:
+        return f"it puts out {mlp_weights[-1].shape[0]} channels, and the kernels do up to {MAX_OUT}"
+    if v.shape[0] > MAX_BATCH:
+        return f"the batch is {v.shape[0]}, and the kernels take up to {MAX_BATCH}; split it"
+    if v.shape[0] * queries.count >= 1 << 31:
+        return f"{v.shape[0] * queries.count} queries are more than 2**31; split them"
+    if (
+        torch.are_deterministic_algorithms_enabled()
+        and not torch.is_deterministic_algorithms_warn_only_enabled()
+        and torch.is_grad_enabled()
+        and v.requires_grad
+        and not isinstance(queries, Raster)
+    ):
+        return (
+            "the gradient of the values of points and grids adds with atomics, "
+            "and deterministic algorithms are asked for"
+        )
     return None

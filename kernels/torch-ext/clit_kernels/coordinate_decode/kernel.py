@@ -1,0 +1,184 @@
+"""The decoder's first layer in Triton, in both orders: hidden (B, Q, D) from weights, values and W_1.
+
+* ``hoisted``  a few feature pixels, all their queries, some columns of D. For 16 (head, tap) products at a
+  time, U = v W_1 is one batched product, contracted at once with the queries' weights by a second one: U, of
+  which a feature pixel has H*K*K*D numbers, never leaves the chip.
+* ``direct``  a few queries, some columns of D. One (head, tap) after the other: the values, gathered and
+  scaled, meet their block of W_1.
+
+Both accumulate in float32 and write with the layer's constant (bias and cell) added, before the GELU.
+
+W_1 comes as ``prepare.Layers.first`` lays it out: (H*K*K rounded up, c rounded up, D rounded up), zeros in the
+padding. ``kernel_mlp.py`` has the layers after it, ``kernel_backward.py`` the gradients.
+"""
+
+import triton
+import triton.language as tl
+
+GRID = tl.constexpr(0)
+POINTS = tl.constexpr(1)
+RASTER = tl.constexpr(2)
+
+
+@triton.jit
+def _pixel_slots(row_start_ptr, col_start_ptr, y, x, cols, begin, SLOTS: tl.constexpr):
+    """Queries (pixels, SLOTS) of feature pixels from their ``begin``-th on: numbers in the grid, validity.
+
+    Pixel (y, x) has rows [row_start[y], row_start[y + 1]) by columns [col_start[x], col_start[x + 1]).
+    """
+    row_first = tl.load(row_start_ptr + y)
+    row_count = tl.load(row_start_ptr + y + 1) - row_first
+    col_first = tl.load(col_start_ptr + x)
+    col_count = tl.load(col_start_ptr + x + 1) - col_first
+    slot = begin + tl.arange(0, SLOTS)[None, :]
+    valid = slot < (row_count * col_count)[:, None]
+    per_row = tl.maximum(col_count, 1)[:, None]
+    row = (row_first[:, None] + slot // per_row).to(tl.int64)
+    return row * cols + col_first[:, None] + slot % per_row, valid
+
+
+@triton.jit
+def hoisted(
+    weights_ptr, v_ptr, first_ptr, constant_ptr, row_start_ptr, col_start_ptr, hidden_ptr,
+    count, cols, tiles_x, slot_programs, stride_b, stride_y, stride_x,
+    HEADS: tl.constexpr, WIDTH_BLOCK: tl.constexpr, SIDE: tl.constexpr, HIDDEN: tl.constexpr,
+    PIXELS_Y: tl.constexpr, PIXELS_X: tl.constexpr, GROUP: tl.constexpr, SLOTS: tl.constexpr,
+    PRODUCTS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Hidden (B, count, HIDDEN) of a grid's queries, COLUMNS of it for PIXELS_Y x PIXELS_X feature pixels.
+
+    ``v`` (B, h, w, H*WIDTH_BLOCK) has a margin of zeros of the window's radius around it, and more below and to the
+    right, so that tiles and windows lie inside: no load of it is masked. ``row_start`` and ``col_start`` cover
+    the tiles; a pixel without queries has two equal entries. A pixel's queries are walked SLOTS at a time,
+    each of ``slot_programs`` programs taking every so-manieth part.
+
+    A matrix instruction takes 16 rows. Where a pixel has fewer queries, GROUP pixels share one: their weights
+    stand in a matrix that is block-diagonal over the group, (GROUP * SLOTS) x (PRODUCTS * GROUP).
+    """
+    AREA: tl.constexpr = SIDE * SIDE
+    PIXELS: tl.constexpr = PIXELS_Y * PIXELS_X
+    GROUPS: tl.constexpr = PIXELS // GROUP
+    COLUMN_TILES: tl.constexpr = HIDDEN // COLUMNS
+    dtype = first_ptr.dtype.element_ty
+    column_tile, rest = tl.program_id(0) % COLUMN_TILES, tl.program_id(0) // COLUMN_TILES
+    slot_program, tile = rest % slot_programs, rest // slot_programs
+    top, left = tile // tiles_x * PIXELS_Y, tile % tiles_x * PIXELS_X
+    batch = tl.program_id(1).to(tl.int64)
+
+    pixel = tl.arange(0, PIXELS)
+    y, x = top + pixel // PIXELS_X, left + pixel % PIXELS_X
+    row_count = tl.load(row_start_ptr + y + 1) - tl.load(row_start_ptr + y)
+    col_count = tl.load(col_start_ptr + x + 1) - tl.load(col_start_ptr + x)
+    most = tl.max(row_count * col_count, 0)
+
+    # the tile's corner in 64 bits, everything within its windows in 32
+    v_ptr += batch * stride_b + top.to(tl.int64) * stride_y + left.to(tl.int64) * stride_x
+    at_pixel = (pixel // PIXELS_X) * stride_y + (pixel % PIXELS_X) * stride_x
+    weights_ptr += batch * count * (HEADS * AREA)
+    hidden_ptr += batch * count * HIDDEN
+    c = tl.arange(0, WIDTH_BLOCK)
+    lane = tl.arange(0, PRODUCTS)
+    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
+    at_first = ((lane * WIDTH_BLOCK)[:, None] + c[None, :])[:, :, None] * HIDDEN + column[None, None, :]
+
+    for begin in range(slot_program * SLOTS, most, slot_programs * SLOTS):
+        query, valid = _pixel_slots(row_start_ptr, col_start_ptr, y, x, cols, begin, SLOTS)
+        at_weights = tl.where(valid, query, 0) * (HEADS * AREA)
+        total = tl.zeros((GROUPS, GROUP * SLOTS, COLUMNS), tl.float32)
+        for start in tl.range(0, HEADS * AREA, PRODUCTS):
+            product = start + lane
+            known = product < HEADS * AREA
+            head, tap = tl.where(known, product, 0) // AREA, tl.where(known, product, 0) % AREA
+            at = tap // SIDE * stride_y + tap % SIDE * stride_x + head * WIDTH_BLOCK
+            values = tl.load(v_ptr + (at[:, None] + at_pixel[None, :])[:, :, None] + c[None, None, :])
+            block = tl.load((first_ptr + start * (WIDTH_BLOCK * HIDDEN)) + at_first)
+            u = tl.dot(values, block, input_precision=PRECISION).to(dtype)
+            at = at_weights[:, :, None] + product[None, None, :]
+            scale = tl.load(weights_ptr + at, known[None, None, :], 0.0)
+            if GROUP == 1:
+                u = tl.permute(u, (1, 0, 2))
+            else:
+                u = tl.permute(tl.reshape(u, (PRODUCTS, GROUPS, GROUP, COLUMNS)), (1, 0, 2, 3))
+                u = tl.reshape(u, (GROUPS, PRODUCTS * GROUP, COLUMNS))
+                own = tl.arange(0, GROUP)[:, None] == tl.arange(0, GROUP)[None, :]
+                scale = tl.reshape(scale, (GROUPS, GROUP, SLOTS, PRODUCTS))[:, :, :, :, None]
+                scale = tl.where(own[None, :, None, None, :], scale, tl.zeros_like(scale))
+                scale = tl.reshape(scale, (GROUPS, GROUP * SLOTS, PRODUCTS * GROUP))
+            total = tl.dot(scale, u, total, input_precision=PRECISION)
+
+        constant = tl.load(constant_ptr + batch * HIDDEN + column)
+        hidden = tl.reshape(total, (PIXELS, SLOTS, COLUMNS)) + constant[None, None, :]
+        # located once more rather than kept in registers through the loop
+        query, valid = _pixel_slots(row_start_ptr, col_start_ptr, y, x, cols, begin, SLOTS)
+        at = (query * HIDDEN)[:, :, None] + column[None, None, :]
+        tl.store(hidden_ptr + at, hidden.to(hidden_ptr.dtype.element_ty), valid[:, :, None])
+
+
+@triton.jit
+def nearest(n, batch, valid, row_ptr, col_ptr, count, h, w, cols, MODE: tl.constexpr):
+    """Nearest feature pixel (y, x), int64, of queries ``n`` of image ``batch``.
+
+    GRID: row (rows,), col (cols,). POINTS: row holds (B, count, 2). RASTER: neither is read.
+    """
+    if MODE == GRID:
+        y, x = tl.load(row_ptr + n // cols, valid, 0), tl.load(col_ptr + n % cols, valid, 0)
+    elif MODE == POINTS:
+        pair = 2 * (batch * count + n)
+        y, x = tl.load(row_ptr + pair, valid, 0), tl.load(row_ptr + pair + 1, valid, 0)
+    else:
+        y, x = n // w % h, n % w
+    return y.to(tl.int64), x.to(tl.int64)
+
+
+@triton.jit
+def tap_pixel(y, x, tap, valid, h, w, stride_y, stride_x, SIDE: tl.constexpr):
+    """Where the value map is read for one tap of the windows around (y, x), and whether that is on the map."""
+    at_y, at_x = y + (tap // SIDE - SIDE // 2), x + (tap % SIDE - SIDE // 2)
+    inside = valid & (at_y >= 0) & (at_y < h) & (at_x >= 0) & (at_x < w)
+    return at_y * stride_y + at_x * stride_x, inside
+
+
+@triton.jit
+def direct(
+    weights_ptr, v_ptr, first_ptr, constant_ptr, row_ptr, col_ptr, hidden_ptr,
+    count, h, w, cols, stride_b, stride_y, stride_x,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, WIDTH_BLOCK: tl.constexpr, SIDE: tl.constexpr,
+    HIDDEN: tl.constexpr, MODE: tl.constexpr, QUERIES: tl.constexpr, GROUP: tl.constexpr,
+    COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Hidden (B, count, HIDDEN) of any queries, COLUMNS of it for QUERIES of them; GROUP heads at a time."""
+    AREA: tl.constexpr = SIDE * SIDE
+    COLUMN_TILES: tl.constexpr = HIDDEN // COLUMNS
+    dtype = first_ptr.dtype.element_ty
+    column_tile, tile = tl.program_id(0) % COLUMN_TILES, tl.program_id(0) // COLUMN_TILES
+    batch = tl.program_id(1).to(tl.int64)
+    n = tile.to(tl.int64) * QUERIES + tl.arange(0, QUERIES)
+    valid = n < count
+    y, x = nearest(n, batch, valid, row_ptr, col_ptr, count, h, w, cols, MODE)
+    v_ptr += batch * stride_b
+    at_weights = (batch * count + n) * (HEADS * AREA)
+    c = tl.arange(0, WIDTH_BLOCK)
+    group = tl.arange(0, GROUP)
+    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
+    at_first = tl.reshape((group * (AREA * WIDTH_BLOCK))[:, None] + c[None, :], (GROUP * WIDTH_BLOCK,))
+    at_first = at_first[:, None] * HIDDEN + column[None, :]
+    total = tl.zeros((QUERIES, COLUMNS), tl.float32)
+    # the taps of a group of heads follow each other: their weights and values are close in memory
+    for step in tl.range(0, HEADS // GROUP * AREA):
+        head, tap = step // AREA * GROUP, step % AREA
+        at, inside = tap_pixel(y, x, tap, valid, h, w, stride_y, stride_x, SIDE)
+        at = at[:, None, None] + ((head + group) * WIDTH)[None, :, None] + c[None, None, :]
+        shown = inside[:, None, None]
+        if WIDTH < WIDTH_BLOCK:
+            shown &= (c < WIDTH)[None, None, :]
+        values = tl.load(v_ptr + at, shown, 0.0)
+        at = at_weights[:, None] + ((head + group) * AREA + tap)[None, :]
+        scale = tl.load(weights_ptr + at, valid[:, None], 0.0)
+        scaled = values.to(tl.float32) * scale.to(tl.float32)[:, :, None]
+        scaled = tl.reshape(scaled, (QUERIES, GROUP * WIDTH_BLOCK)).to(dtype)
+        block = tl.load((first_ptr + (head * AREA + tap) * (WIDTH_BLOCK * HIDDEN)) + at_first)
+        total = tl.dot(scaled, block, total, input_precision=PRECISION)
+
+    hidden = total + tl.load(constant_ptr + batch * HIDDEN + column)[None, :]
+    at = ((batch * count + n) * HIDDEN)[:, None] + column[None, :]
+    tl.store(hidden_ptr + at, hidden.to(hidden_ptr.dtype.element_ty), valid[:, None])

@@ -1,0 +1,107 @@
+"""Which tile each kernel gets: the settings of the GPU, or these heuristics; and the kernels' constants.
+
+The heuristics keep accumulators within half of the register file and shared memory within the chip's limit;
+nothing else about them was measured. ``python kernels/benchmarks/tune.py`` replaces them by measured ones.
+"""
+
+from .. import settings
+from ..local_attention.tiles import power_of_two
+from ..settings import Tile
+
+MAX_WIDTH = 128
+"""Channels of one head that the kernels take."""
+
+MAX_HIDDEN = 256
+"""Neurons of one hidden layer that the kernels take: a program holds a whole row of them."""
+
+MAX_OUT = 64
+"""Output channels that the kernels take."""
+
+PRODUCTS = 16
+"""(head, tap) products that ``hoisted`` contracts at a time: the depth of one matrix instruction."""
+
+LARGE_SHARED = ("sm_80", "sm_90", "sm_100")
+"""Chips whose blocks may have 163 KiB of shared memory or more; others are given 64 KiB."""
+
+
+def width_block(width: int) -> int:
+    """Channels of a head as the kernels take them: a matrix instruction needs 16."""
+    return max(16, power_of_two(width))
+
+
+def constants(channels: int, heads: int, radius: int, hidden: int) -> dict[str, int]:
+    """The constexpr arguments that a shape decides; ``hidden`` is the first layer's width as widened."""
+    width = channels // heads
+    return {
+        "HEADS": heads,
+        "WIDTH": width,
+        "WIDTH_BLOCK": width_block(width),
+        "SIDE": 2 * radius + 1,
+        "HIDDEN": hidden,
+    }
+
+
+def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int = 1) -> Tile:
+    """The tile of one kernel of this op.
+
+    Args:
+        kernel: its name.
+        arch, dtype: as ``settings.tile`` takes them.
+        shape: the kernel's ``constants``.
+        slots: about how many queries each feature pixel has.
+    """
+    large = arch in LARGE_SHARED
+    fits = max(4, min(64, power_of_two(slots)))
+    default = _hoisted(large, dtype, shape, fits) if kernel == "hoisted" else _by_query(kernel, large, dtype, shape)
+    return settings.tile(
+        f"coordinate_decode/{kernel}", default, arch,
+        dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], hidden=shape["HIDDEN"],
+        slots=fits,
+    )  # fmt: skip
+
+
+def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
+    """The tile of ``kernel_mlp.mlp`` for these layers."""
+    wide = dtype == "fp32"
+    default = {
+        "ROWS": 32 if wide else 64,
+        "STEP": min(widths[0], 16 if wide else 32),
+        "num_warps": 8 if max(widths[1:]) > 128 else 4,
+        "num_stages": 2,
+    }
+    return settings.tile(
+        "coordinate_decode/mlp", default, arch, dtype=dtype, hidden=widths[0], last=widths[-1]
+    )
+
+
+def _hoisted(large: bool, dtype: str, shape: dict[str, int], slots: int) -> Tile:
+    """W_1 is read once per pixel tile and the weights once per column tile: about square tiles read least."""
+    wide = dtype == "fp32"
+    pixels_y, pixels_x = (4, 4) if wide or slots > 16 or not large else (4, 8)
+    columns = 16 if wide else 32
+    return {
+        "PIXELS_Y": pixels_y,
+        "PIXELS_X": pixels_x,
+        "GROUP": max(1, 16 // slots),
+        "SLOTS": slots,
+        "COLUMNS": min(columns, shape["HIDDEN"]),
+        "num_warps": 8,
+        "num_stages": 1,
+    }
+
+
+def _by_query(kernel: str, large: bool, dtype: str, shape: dict[str, int]) -> Tile:
+    wide = dtype == "fp32"
+    heads, hidden = shape["HEADS"], shape["HIDDEN"]
+    group = 1
+    while group * shape["WIDTH_BLOCK"] < (32 if wide else 64) and heads % (2 * group) == 0:
+        group *= 2
+    if kernel == "direct":
+        sizes = {"QUERIES": 32 if wide else 64, "COLUMNS": min(hidden, 64 if wide else 128)}
+    elif kernel == "grad_first":
+        sizes = {"QUERIES": 16 if wide else 32, "COLUMNS": min(hidden, 64 if wide else 128)}
+    elif kernel == "grad_queries":
+        sizes = {"QUERIES": 16 if wide else 64}
+    else:
+        sizes = {"PIXELS": 16 if wide else 64}
+    return sizes | {"GROUP": group, "num_warps": 8 if large else 4, "num_stages": 2 if large else 1}
