@@ -147,9 +147,13 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
         f"×{photographs.reach / args.patch:.1f}"
     )
 
+    start = "random weights" if args.from_scratch else f"the weights of {Path(args.model).name}"
+    if args.stages and not args.from_scratch:
+        start += f" made a cascade of {args.stages} stages (new ones: {args.new_stages})"
+
     def describe(run: Run) -> Training:
         return Training(
-            start="random weights" if args.from_scratch else f"the weights of {Path(args.model).name}",
+            start=start,
             data=data, steps=run.step, seconds=run.seconds, device=device_name(processes.device),
             processes=processes.count, command=command, license=args.license, datasets=tuple(args.datasets),
         )  # fmt: skip
@@ -163,11 +167,12 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
         read_leg(run, args.leg_in)
     if run.step:
         say(f"going on from step {run.step}" + "".join(f"; {change}" for change in run.changed))
-    first, before = run.step, run.seconds
+    first = run.step
     minutes = None if args.minutes is None else args.minutes - (time.monotonic() - STARTED) / 60
     finished = run.train(minutes)
-    if run.step > first and run.seconds > before:
-        say(f"{(run.step - first) / (run.seconds - before):.3g} steps a second; see {args.out / 'log.jsonl'}")
+    if run.step > first:
+        speed = f"{run.pace.speed:.3g} steps a second on {device_name(processes.device)}"
+        say(f"{speed}, {run.pace.waiting:.1%} of it waiting for data; see {args.out / 'log.jsonl'}")
     if args.leg_out and processes.main:
         kept = write_leg(run, args.leg_out, round(args.leg_size * 2**20))
         say(f"wrote the leg {args.leg_out} at step {run.step}: {', '.join(kept)}")

@@ -21,6 +21,7 @@ from .card import Training, training_card
 from .checkpoint import load_checkpoint, save_checkpoint
 from .log import Log
 from .optim import OPTIMIZERS, Average
+from .pace import Pace
 from .patches import Batch
 from .photographs import Photographs
 from .prefetch import Prefetcher
@@ -58,6 +59,7 @@ class Run:
     Attributes:
         step: steps done.
         seconds: spent on them, over all starts.
+        pace: speed since the last start.
 
     Raises:
         ClitZooError: the checkpoint is damaged or another model's; a setting does not fit.
@@ -98,11 +100,14 @@ class Run:
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.model, recipe.lr)
         self.average = Average(self.model, recipe.ema)
         self.step, self.seconds = 0, 0.0
+        self.pace = Pace()
         self.ramp_from: int | None = None
         self.losses: list[Tensor] = []
         self.best: dict[str, float] = {}
         self.changed: list[str] = []
         self._measured: tuple[int, Results] | None = None
+        if min(save_every, log_every) < 1:
+            raise ConfigError("save_every and log_every are numbers of steps from 1")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -119,53 +124,48 @@ class Run:
             ClitZooError: the loss is no longer a number, or a file cannot be written. The last checkpoint
                 stays.
         """
-        recipe, main = self.recipe, self.processes.main
+        main, steps = self.processes.main, self.recipe.steps
         log = Log(self.folder, self.step, self.tensorboard) if main else None
         if log is not None:
             self._log_start(log)
-        started, since = time.perf_counter(), self.step
-        deadline = started + 60 * minutes if minutes is not None else float("inf")
-        bar = tqdm(
-            total=recipe.steps,
-            initial=self.step,
-            unit="step",
-            mininterval=2,
-            disable=not (main and self.progress),
-        )
-        batches = Prefetcher(self._draw, self.step, recipe.steps, self.threads)
+        deadline = time.perf_counter() + (60 * minutes if minutes is not None else math.inf)
+        shown = main and self.progress
+        bar = tqdm(total=steps, initial=self.step, unit="step", mininterval=2, disable=not shown)
+        batches = Prefetcher(self._draw, self.step, steps, self.threads)
+        self.pace = Pace()
+        window = Pace()
         try:
             with StopSignal() as signal:
-                while self.step < recipe.steps:
+                while self.step < steps:
                     begin = time.perf_counter()
                     self.losses.append(self._update(batches.take()))
                     self.step += 1
                     bar.update()
-                    last = self.step == recipe.steps
-                    if self.step % self.log_every == 0 or last:
-                        loss = self._mean_loss()
-                        now = time.perf_counter()
-                        row = self._rates(loss, now - started, self.step - since, batches.waited)
-                        bar.set_postfix(loss=row["loss"])
+                    last = self.step == steps
+                    to_log = self.step % self.log_every == 0 or last
+                    loss = self._mean_loss() if to_log else 0.0  # waits for the device
+                    spent = time.perf_counter() - begin
+                    self.seconds += spent
+                    for pace in (self.pace, window):
+                        pace.add(spent, batches.waited)
+                    if to_log:
+                        bar.set_postfix(loss=f"{loss:.4f}")
                         if log is not None:
-                            log.row(self.step, **row)
-                        started, since, batches.waited = now, self.step, 0.0
-                    self.seconds += time.perf_counter() - begin
+                            log.row(self.step, **self._figures(loss, window))
+                        window = Pace()
                     if self.validation and (self.step % self.validation.every == 0 or last):
                         self._validate(log)
-                        started, since, batches.waited = time.perf_counter(), self.step, 0.0
-                    stop = signal.seen or time.perf_counter() > deadline
-                    if self.processes.count > 1:
-                        stop = self.step % ASK_EVERY == 0 and self.processes.any(stop)
-                    if self.step % self.save_every == 0 or stop or last:
+                    if self._stops(signal.seen or time.perf_counter() > deadline):
                         self.save()
-                    if stop:
                         break
+                    if self.step % self.save_every == 0 or last:
+                        self.save()
         finally:
             batches.close()
             bar.close()
             if log is not None:
                 log.close()
-        return self.step == recipe.steps
+        return self.step == steps
 
     def finish(self) -> Path:
         """Write the averaged weights to ``folder``/model, which ``from_pretrained`` takes; return it."""
@@ -265,13 +265,19 @@ class Run:
         losses, self.losses = self.losses, []
         return sum(map(float, losses)) / len(losses)
 
-    def _rates(self, loss: float, elapsed: float, steps: int, waited: float) -> dict[str, float]:
+    def _stops(self, asked: bool) -> bool:
+        """Whether to stop here: what all processes agree on."""
+        if self.processes.count == 1:
+            return asked
+        return self.step % ASK_EVERY == 0 and self.processes.any(asked)
+
+    def _figures(self, loss: float, pace: Pace) -> dict[str, float]:
         return {
             "loss": round(loss, 6),
             "lr": self.recipe.lr_at(self.step - 1) * self._ramp(),
-            "steps_per_s": round(steps / elapsed, 4),
-            "patches_per_s": round(steps * self.recipe.batch / elapsed, 2),
-            "data_share": round(waited / elapsed, 4),
+            "steps_per_s": round(pace.speed, 4),
+            "patches_per_s": round(pace.speed * self.recipe.batch, 2),
+            "data_share": round(pace.waiting, 4),
         }
 
     def _log_start(self, log: Log) -> None:

@@ -15,7 +15,7 @@ class Prefetcher(Generic[T]):
     Resizing and copying release Python's lock, so threads do, and the decoded pictures need no copies.
 
     Attributes:
-        waited: seconds that ``take`` has waited since it was last set to zero.
+        waited: seconds that the last ``take`` has waited.
     """
 
     def __init__(self, draw: Callable[[int], T], first: int, last: int, threads: int = 1):
@@ -30,7 +30,7 @@ class Prefetcher(Generic[T]):
         """The next batch, waiting for it if need be."""
         begin = time.perf_counter()
         batch = self.ahead.popleft().result()
-        self.waited += time.perf_counter() - begin
+        self.waited = time.perf_counter() - begin
         self._fill()
         return batch
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ConfigError, ImageError
 from ..evaluation import Results, bicubic, evaluate, model_runner
 from ..evaluation.dataset import images_in, make_pair, read_original
 from ..evaluation.evaluate import check_scales
@@ -35,6 +35,8 @@ class Validation:
 
     def __post_init__(self) -> None:
         check_scales(self.scales)
+        if self.every < 1:
+            raise ConfigError(f"validation every {self.every} steps: give 1 or more.")
         for folder in self.folders:
             images_in(folder)
 
