@@ -6,6 +6,8 @@ that all tiles share. With gradients, and for rasters and points, the two ops fo
 """
 
 import math
+from collections.abc import Iterator
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from ..grouping import AxisSlots, crop, group_axis, windows
 from ..local_attention.hoisted import GridTables, attend_group, attend_raster, local_attention_hoisted
 from ..own_precision import own_precision
 from ..queries import Grid, Points, Queries, Raster
+from ..tile_threads import run_tiles
 from .weights import StageWeights
 
 TILE_BYTES = 16 << 20
@@ -51,7 +54,7 @@ def decode_stage_hoisted(
     gain: float = 0.75,
 ) -> Tensor:
     """Residual (B, Q, out) of one stage from its maps (B, C, h, w)."""
-    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *stage.tensors()))
+    tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, cell, *stage.tensors()))
     if isinstance(queries, Grid) and not tracked:
         return _decode_grid(q, k, v, queries, stage, cell, previous, gain)
     if isinstance(queries, Raster) and not _raster_hoists(queries, v, stage):
@@ -132,11 +135,10 @@ def _decode_grid(
     pixels = max(1, TILE_BYTES // (per_pixel * v.element_size() * batch))
     tile_w = _even(wp, pixels)
     tile_h = _even(hp, max(1, pixels // tile_w))
-    buffer = v.new_empty(stage.heads * stage.area * batch * tile_h * tile_w * width if hoist else 0)
-    for top in range(0, hp, tile_h):
-        down = slice(top, min(hp, top + tile_h))
-        for left in range(0, wp, tile_w):
-            across = slice(left, min(wp, left + tile_w))
+
+    def work(tiles: Iterator[tuple[slice, slice]]) -> None:
+        buffer = v.new_empty(stage.heads * stage.area * batch * tile_h * tile_w * width if hoist else 0)
+        for down, across in tiles:
             weights = attend_group(
                 q_windows[:, down, across], k_windows[:, down, across], tables.part(down, across)
             )
@@ -147,6 +149,8 @@ def _decode_grid(
             else:
                 tile = _tile_direct(weights, values, mlp, place)
             out[:, place.rows, place.cols] = tile
+
+    run_tiles(list(product(_parts(hp, tile_h), _parts(wp, tile_w))), work, v.device)
     out = out.flatten(1, 2)
     return out if previous is None else out.add_(previous.to(out.dtype), alpha=gain)
 
@@ -154,6 +158,10 @@ def _decode_grid(
 def _even(n: int, most: int) -> int:
     """The size of equal parts, of at most ``most``, that n is cut into."""
     return math.ceil(n / math.ceil(n / most))
+
+
+def _parts(n: int, size: int) -> list[slice]:
+    return [slice(i, min(n, i + size)) for i in range(0, n, size)]
 
 
 class _Place:
