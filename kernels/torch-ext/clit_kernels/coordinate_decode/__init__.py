@@ -25,6 +25,7 @@ def coordinate_decode(
     *,
     previous: Tensor | None = None,
     gain: float = 0.75,
+    base: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Decode attention-scaled values to residuals (Chen et al., CVPR 2023, equations 3 and 9).
@@ -37,6 +38,7 @@ def coordinate_decode(
             inputs ordered tap, head, channel, then cell (y, x).
         cell: (B, 2) size (y, x) of an output pixel in half feature pixels.
         previous: (B, Q, out) residual of the stage before, added ``gain`` times.
+        base: (B, Q, out) added as it is: the bilinear skip, in the last stage.
         backend: "auto", "triton", "hoisted" or "reference".
 
     Returns:
@@ -50,11 +52,14 @@ def coordinate_decode(
         backend,
         lambda name: why_not(name, v, weights, queries, mlp_weights, mlp_biases, cell),
     )
+    args = (weights, v, queries, mlp_weights, mlp_biases, cell)
     if chosen == "triton":
-        from .function import coordinate_decode_triton as run  # Triton may be absent
-    else:
-        run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
-    return run(weights, v, queries, mlp_weights, mlp_biases, cell, previous=previous, gain=gain)
+        from .function import coordinate_decode_triton  # Triton may be absent
+
+        return coordinate_decode_triton(*args, previous=previous, gain=gain, base=base)
+    run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
+    out = run(*args, previous=previous, gain=gain)
+    return out if base is None else out + base.to(out.dtype)
 
 
 def why_not(

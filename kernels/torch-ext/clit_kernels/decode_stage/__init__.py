@@ -3,7 +3,10 @@
 from torch import Tensor
 
 from ..backends import choose
+from ..coordinate_decode import why_not_shape
+from ..local_attention import why_not as why_not_attention
 from ..queries import Queries
+from ..triton_support import why_not_triton
 from .hoisted import decode_stage_hoisted
 from .reference import decode_stage_reference
 from .weights import StageWeights
@@ -21,6 +24,7 @@ def decode_stage(
     *,
     previous: Tensor | None = None,
     gain: float = 0.75,
+    base: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Residual of one stage: ``coordinate_decode(local_attention(q, k), v)`` without the weights in between.
@@ -31,6 +35,7 @@ def decode_stage(
         stage: the position bias' projection and the MLP.
         cell: (B, 2) size (y, x) of an output pixel in half feature pixels.
         previous: (B, Q, out) residual of the stage before, added ``gain`` times.
+        base: (B, Q, out) added as it is: the bilinear skip, in the last stage.
         backend: "auto", "triton", "hoisted" or "reference".
 
     Returns:
@@ -39,13 +44,35 @@ def decode_stage(
     Raises:
         ValueError: the backend named cannot serve this call; the message says why.
     """
-    chosen = choose("decode_stage", backend, lambda name: why_not(name, v))
+    chosen = choose("decode_stage", backend, lambda name: why_not(name, v, q, k, queries, stage, cell))
+    args = (q, k, v, queries, stage, cell)
+    if chosen == "triton":
+        from .launch import decode_stage_triton  # Triton may be absent
+
+        return decode_stage_triton(*args, previous=previous, gain=gain, base=base)
     run = decode_stage_reference if chosen == "reference" else decode_stage_hoisted
-    return run(q, k, v, queries, stage, cell, previous=previous, gain=gain)
+    out = run(*args, previous=previous, gain=gain)
+    return out if base is None else out + base.to(out.dtype)
 
 
-def why_not(backend: str, v: Tensor) -> str | None:
-    """Why ``backend`` cannot serve maps like ``v``, or None."""
-    if backend == "triton":
-        return "this version has no Triton kernel for it"
-    return None
+def why_not(
+    backend: str,
+    v: Tensor,
+    q: Tensor | None = None,
+    k: Tensor | None = None,
+    queries: Queries | None = None,
+    stage: StageWeights | None = None,
+    cell: Tensor | None = None,
+) -> str | None:
+    """Why ``backend`` cannot serve this call, or None; from ``v`` alone, why it cannot serve maps like it."""
+    if backend != "triton":
+        return None
+    if q is None or k is None or queries is None or stage is None or cell is None:
+        return why_not_triton(v)
+    if v.dtype != q.dtype:
+        return f"q is {q.dtype} and v is {v.dtype}; give all maps one dtype"
+    reason = why_not_attention(
+        backend, q, k, queries, stage.proj_weight, stage.proj_bias, heads=stage.heads, radius=stage.radius
+    )
+    reason = reason or why_not_triton(v, beside=(*queries, *stage.tensors(), cell))
+    return reason or why_not_shape(v, stage.heads, queries, stage.mlp_weights)
