@@ -50,6 +50,7 @@ def options() -> argparse.ArgumentParser:
         "--new-stages", choices=NEW_STAGES, default="copy", help="random is what the authors do"
     )
     part.add_argument("--freeze-encoder", action="store_true")
+    part.add_argument("--freeze-stages", type=int, default=0, help="train the stages after so many only")
     part.add_argument("--name", help="what the result is called")
 
     part = parser.add_argument_group("recipe")

@@ -93,7 +93,7 @@ def read_leg(run: Run, folder: str | Path) -> bool:
         raise ClitZooError(
             f"the leg {folder} trained {len(weights)} tensors of {index['config'].get('name')}, this run "
             f"trains {len(trained)} of {run.model.config.name}: start it with the same --model, --stages and "
-            "--freeze-encoder"
+            "--freeze-… options"
         )
     state = run.state()
     state.update({key: index[key] for key in ("recipe", "config", "step", "seconds", "best", "losses")})
@@ -118,7 +118,7 @@ def _packed(run: Run, limit: int) -> tuple[dict[str, Tensor], list[str]]:
     if size > limit:
         raise ClitZooError(
             f"the trained weights take {size / 2**20:.0f} MiB in float16, a leg {limit / 2**20:.0f}: allow "
-            "more (--leg-size), or freeze the encoder"
+            "more (--leg-size), or freeze a part (--freeze-encoder, --freeze-stages)"
         )
     average = {name: value.cpu() for name, value in run.average.shadow.items()}
     half = {f"average/{name}": value.half().contiguous() for name, value in average.items()}

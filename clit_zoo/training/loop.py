@@ -91,8 +91,7 @@ class Run:
         self.model = model.to(self.processes.device).train()
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        if recipe.freeze_encoder:
-            self.model.encoder.requires_grad_(False)
+        recipe.freeze(self.model)
         if recipe.compile:  # the encoder's shapes never change; the decoder's time is in few large operations
             self.model.encoder.compile()
         self.drawing = recipe.draw(int(model.config.decoder.get("stages", 1)))
@@ -210,8 +209,8 @@ class Run:
             self.average.shadow
         ):
             raise ConfigError(
-                f"{self.folder} holds a run with optimizer {state['recipe']['optimizer']}, freeze_encoder "
-                f"{state['recipe']['freeze_encoder']}: take the same or another folder"
+                f"{self.folder} holds a run with another optimizer or other frozen parts "
+                f"({'; '.join(self.recipe.changes(state['recipe']))}): take the same or another folder"
             )
         self.changed = self.recipe.changes(state["recipe"])
         self.model.load_state_dict(state["model"])

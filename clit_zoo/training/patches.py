@@ -77,7 +77,7 @@ class Draw(NamedTuple):
 
     Attributes:
         strategy: one of ``STRATEGIES``.
-        stages: of the model.
+        stages: of the model; frozen: the first of them that are not trained.
         patch: low-resolution side in pixels.
         queries: "uniform" draws p * p of the patch's pixels as the authors do. "stratified" draws one near
             each low-resolution pixel, which takes no gathers, or, where a step passes several stages, small
@@ -87,13 +87,14 @@ class Draw(NamedTuple):
 
     strategy: str
     stages: int
+    frozen: int
     patch: int
     queries: str
     seed: int
 
     def batch(self, photographs: Photographs, step: int, samples: Sequence[int]) -> Batch:
         """The samples of a step."""
-        ranges = STRATEGIES[self.strategy](step, self.stages)
+        ranges = STRATEGIES[self.strategy](step, self.stages, self.frozen)
         largest = photographs.reach / self.patch
         factors: tuple[float, ...] = ()
         if len(ranges) > 1:  # all patches of the step share their maps' sizes, so they share the factors

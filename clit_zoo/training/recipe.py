@@ -1,9 +1,11 @@
 """How a model is trained: every setting that changes the weights that come out."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import ConfigError
+from ..model import SuperResolver
 from .optim import OPTIMIZERS, SCHEDULES
 from .patches import BLOCK, QUERIES, Draw
 from .strategies import STRATEGIES
@@ -24,7 +26,9 @@ class Recipe:
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
         schedule: "halving" (after each fifth of the run), "cosine" or "trapezoid".
         clip: largest gradient norm, 0 for none. ema: decay of the averaged weights, which are what is saved.
-        freeze_encoder: train the decoder only.
+        freeze_encoder: train the decoder only. freeze_stages: train new stages only, leaving the first so
+            many, the encoder and what all stages share as they are: factors that these alone serve come out
+            unchanged, and no gradient goes through the encoder.
         bf16: compute in bfloat16 under autocast; the weights stay float32.
         compile: compile the encoder. channels_last: store kernels in that order.
         seed: of patches, positions and new weights.
@@ -46,13 +50,21 @@ class Recipe:
     clip: float = 0.0
     ema: float = 0.999
     freeze_encoder: bool = False
+    freeze_stages: int = 0
     bf16: bool = False
     compile: bool = False
     channels_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("accumulate", 1), ("warmup", 0), ("seed", 0)):
+        for name, low in (
+            ("steps", 1),
+            ("batch", 1),
+            ("accumulate", 1),
+            ("warmup", 0),
+            ("seed", 0),
+            ("freeze_stages", 0),
+        ):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more.")
         if not BLOCK <= self.patch <= 512:
@@ -80,14 +92,27 @@ class Recipe:
         """How the patches for a model of that many stages are drawn.
 
         Raises:
-            ConfigError: the strategy trains one stage only, and there are more.
+            ConfigError: the strategy trains one stage only, and there are more; or none is left to train.
         """
+        if self.freeze_stages >= stages:
+            raise ConfigError(
+                f"freeze_stages {self.freeze_stages} leaves nothing to train: this model has {stages} stages."
+            )
         if stages > 1 and self.strategy != "cumulative":
             raise ConfigError(
                 f"strategy {self.strategy!r} trains one stage, and this model has {stages}: take "
                 "'cumulative'."
             )
-        return Draw(self.strategy, stages, self.patch, self.queries, self.seed)
+        return Draw(self.strategy, stages, self.freeze_stages, self.patch, self.queries, self.seed)
+
+    def freeze(self, model: SuperResolver) -> None:
+        """Take ``requires_grad`` from the parameters that are not trained."""
+        if self.freeze_encoder or self.freeze_stages:
+            model.encoder.requires_grad_(False)
+        for name, p in model.decoder.named_parameters():
+            stage = re.match(r"(?:imnets|conv_[qkv]s)\.(\d+)\.", name)
+            if self.freeze_stages and (stage is None or int(stage[1]) < self.freeze_stages):
+                p.requires_grad_(False)
 
     def share_of(self, rank: int, count: int) -> list[range]:
         """The samples of one of ``count`` processes, in the parts that it computes one after the other.

@@ -15,32 +15,36 @@ SMALL: Range = (1.0, 4.0)
 LARGE: Range = (4.0, 12.0)
 
 
-def stages_at(step: int, stages: int) -> int:
-    """How many of N stages train at a step: N, then 1, 2, ..., N - 1, then N again (the authors' code)."""
-    return step % stages or stages
+def stages_at(step: int, stages: int, frozen: int = 0) -> int:
+    """How many of N stages train at a step: N, then 1, 2, ..., N - 1, then N again (the authors' code).
+
+    With the first stages frozen, those counts that pass no other are left out.
+    """
+    trained = stages - frozen
+    return frozen + (step % trained or trained)
 
 
-def cumulative(step: int, stages: int) -> tuple[Range, ...]:
+def cumulative(step: int, stages: int, frozen: int = 0) -> tuple[Range, ...]:
     """Every factor in U(1, 4) (section 4.1; the authors' three-stage files draw the third in U(1, 2))."""
-    return (SMALL,) * stages_at(step, stages)
+    return (SMALL,) * stages_at(step, stages, frozen)
 
 
-def u14(step: int, stages: int) -> tuple[Range, ...]:
+def u14(step: int, stages: int, frozen: int = 0) -> tuple[Range, ...]:
     """One stage, scale in U(1, 4)."""
     return (SMALL,)
 
 
-def u112(step: int, stages: int) -> tuple[Range, ...]:
+def u112(step: int, stages: int, frozen: int = 0) -> tuple[Range, ...]:
     """One stage, scale in U(1, 12)."""
     return ((SMALL[0], LARGE[1]),)
 
 
-def alternating(step: int, stages: int) -> tuple[Range, ...]:
+def alternating(step: int, stages: int, frozen: int = 0) -> tuple[Range, ...]:
     """One stage, scale in U(1, 4) and U(4, 12) in turn."""
     return (SMALL if step % 2 == 0 else LARGE,)
 
 
-STRATEGIES: dict[str, Callable[[int, int], tuple[Range, ...]]] = {
+STRATEGIES: dict[str, Callable[[int, int, int], tuple[Range, ...]]] = {
     "cumulative": cumulative,
     "u14": u14,
     "u112": u112,

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_left_out_in_order(photographs, tmp_path):
         average = half.average.shadow if len(expected) > 1 else half.model.state_dict()
         assert distance(run.average.shadow, average) < 3e-4
     assert run._ramp() == pytest.approx(1 / 50)
-    with pytest.raises(ClitZooError, match="freeze the encoder"):
+    with pytest.raises(ClitZooError, match="freeze a part"):
         write_leg(half, tmp_path / "none", room_for(half, "weight") - 1)
     assert not (tmp_path / "none").exists()
 
@@ -128,7 +128,7 @@ def test_frozen_parts_are_left_out(photographs, tmp_path):
     write_leg(run, tmp_path / "leg")
     again = start(photographs, tmp_path / "again", freeze_encoder=True)
     assert read_leg(again, tmp_path / "leg") and again.step == 2
-    with pytest.raises(ClitZooError, match=r"same --model, --stages and --freeze-encoder"):
+    with pytest.raises(ClitZooError, match=r"same --model, --stages and --freeze-"):
         read_leg(start(photographs, tmp_path / "whole"), tmp_path / "leg")
 
 

@@ -172,9 +172,9 @@ def test_another_model_or_optimizer_in_the_folder(photographs, tmp_path):
     recipe = Recipe(**RECIPE)
     with pytest.raises(ConfigError, match="run of another model"):
         Run(tiny_model(3), recipe, photographs, tmp_path)
-    with pytest.raises(ConfigError, match="optimizer muon, freeze_encoder False"):
+    with pytest.raises(ConfigError, match=r"frozen parts \(optimizer: muon → adam\)"):
         start(photographs, tmp_path, optimizer="adam")
-    with pytest.raises(ConfigError, match="freeze_encoder False"):
+    with pytest.raises(ConfigError, match=r"freeze_encoder: False → True"):
         start(photographs, tmp_path, freeze_encoder=True)
     assert start(photographs, tmp_path, lr=5e-5, steps=80).changed == ["steps: 24 → 80", "lr: 0.0001 → 5e-05"]
 

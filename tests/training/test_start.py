@@ -4,11 +4,13 @@ import re
 
 import pytest
 import torch
-from tiny_training import tiny_model
+from tiny_training import PATCH, tiny_model
 
 import clit_zoo
 from clit_zoo.decoders.clit import GAIN
 from clit_zoo.errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
+from clit_zoo.training.loop import Run
+from clit_zoo.training.recipe import Recipe
 from clit_zoo.training.start import starting_model, with_stages
 
 
@@ -82,3 +84,35 @@ def test_a_model_without_weights_says_how_to_train_it(monkeypatch):
     )
     with pytest.raises(WeightsNotFoundError, match="--from-scratch"):
         starting_model("bare")
+
+
+@pytest.mark.parametrize(
+    ("settings", "trained"),
+    [
+        ({}, {"encoder", "conv_ch", "pb_encoder", "0", "1", "2"}),
+        ({"freeze_encoder": True}, {"conv_ch", "pb_encoder", "0", "1", "2"}),
+        ({"freeze_stages": 1}, {"1", "2"}),
+        ({"freeze_stages": 2, "freeze_encoder": True}, {"2"}),
+    ],
+)
+def test_what_is_frozen(settings, trained):
+    model = tiny_model(3)
+    Recipe(steps=1, **settings).freeze(model)
+    found = set()
+    for name, p in model.named_parameters():
+        stage = re.search(r"(?:imnets|conv_.s)\.(\d)", name)
+        if p.requires_grad:
+            found.add(stage[1] if stage else name.removeprefix("decoder.").split(".")[0])
+    assert found == trained
+
+
+def test_frozen_stages_leave_small_factors_as_they_were(photographs, tmp_path):
+    model = with_stages(tiny_model(), 3)
+    image = torch.rand(1, 3, 12, 13)
+    with torch.inference_mode():
+        small, large = model(image, (40, 50)), model(image, (90, 100))
+    recipe = Recipe(steps=4, batch=2, patch=PATCH, freeze_stages=1, lr=1e-3)
+    Run(model, recipe, photographs, tmp_path, tensorboard=False, progress=False).train()
+    with torch.inference_mode():
+        assert torch.equal(model(image, (40, 50)), small)
+        assert not torch.allclose(model(image, (90, 100)), large, atol=1e-4)

@@ -35,6 +35,13 @@ def test_the_number_of_stages_cycles_as_the_authors_does(k):
     assert [stages_at(step, k) for step in range(12)] == authors_counter(k, 12)
 
 
+def test_frozen_stages_are_always_followed_by_others():
+    assert [stages_at(step, 3, frozen=1) for step in range(4)] == [3, 2, 3, 2]
+    assert [stages_at(step, 3, frozen=2) for step in range(2)] == [3, 3]
+    with pytest.raises(ConfigError, match="leaves nothing to train"):
+        Recipe(steps=1, freeze_stages=3).draw(3)
+
+
 def test_ranges():
     assert [len(cumulative(step, 3)) for step in range(4)] == [3, 1, 2, 3]
     assert set(cumulative(0, 3)) == {(1.0, 4.0)}
