@@ -18,8 +18,8 @@ from ..sampling import resample_axis
 BAND_BYTES = 160 << 20
 """Working set of one band, all stages together. 40 MiB was as fast; below that the halo starts to count."""
 
-COPIES = 8
-"""Maps' worth of memory that a row takes while its band is decoded: resampled map, q, k, v, padded copies."""
+COPIES = 6
+"""Maps' worth of memory that a row takes while its band is decoded: q, k, v, and a padded copy of each."""
 
 
 class BandedMap:
@@ -48,9 +48,12 @@ class BandedMap:
         if self.kept is None or top >= self.bottom:
             self.kept = self._project(top, bottom)
         else:
-            new = [self._project(self.bottom, bottom)] if bottom > self.bottom else []
-            kept = self.kept[:, :, top - self.top :]
-            self.kept = torch.cat([kept, *new], 2) if new else kept
+            # a copy of the few rows that both bands read lets go of all others before new ones are made
+            parts = [self.kept[:, :, top - self.top :].clone()]
+            self.kept = None
+            if bottom > self.bottom:
+                parts.append(self._project(self.bottom, bottom))
+            self.kept = torch.cat(parts, 2)
             bottom = max(bottom, self.bottom)
         self.top, self.bottom = top, bottom
         return top, self.kept.chunk(3, 1)
@@ -84,9 +87,10 @@ def cut_rows(
     if whole:
         yield 0, rows
         return
-    row_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
-    per_row = sum(m.size[0] / rows * m.size[1] * row_bytes for m in maps)
-    height = max(1, int(BAND_BYTES / per_row))
+    pixel_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
+    halo = sum(min(2 * m.halo, m.size[0]) * m.size[1] * pixel_bytes for m in maps)
+    per_row = sum(m.size[0] / rows * m.size[1] * pixel_bytes for m in maps)
+    height = max(1, int((BAND_BYTES - halo) / per_row))
     coarse, fine = maps[0].size[0], maps[-1].size[0]
     start = 0
     while start < rows:

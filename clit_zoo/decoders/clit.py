@@ -118,15 +118,13 @@ class CLIT(nn.Module):
         for start, stop in cut_rows(maps, size[0], base, whole=whole):
             residual: Tensor | None = None
             for i, (stage_map, grid) in enumerate(zip(maps, grids, strict=True)):
-                first, last = (
-                    geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1)
-                )
-                top, (q, k, v) = stage_map.rows(first, last)
-                rows = grid.rows(start, stop)
+                ends = (geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1))
+                top, (q, k, v) = stage_map.rows(*ends)
                 residual = decode_stage(
-                    q, k, v, rows.shifted(top), self._stage(i), cells[i],
+                    q, k, v, grid.rows(start, stop).shifted(top), self._stage(i), cells[i],
                     previous=residual, gain=GAIN, backend=backend,
                 )  # fmt: skip
+                del q, k, v  # or the map could not let go of them for the next band
             assert residual is not None
             band = residual.transpose(1, 2).unflatten(2, (stop - start, size[1]))
             out[:, :, start:stop] = band + resample_grid(image, skip.rows(start, stop), "border")

@@ -153,6 +153,23 @@ def test_later_stages_hold_bands_only(monkeypatch):
     assert 0 < largest < 3 * 8 * 128 * 128 / 4
 
 
+@torch.no_grad()
+def test_a_map_by_rows_is_the_whole_map():
+    """And holds no more rows than it gave last."""
+    base = torch.randn(2, 8, 5, 6).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(24, 8, 3, 3), torch.randn(24)
+    for size in ((5, 6), (17, 12)):
+        whole = BANDS.BandedMap(base, size, 2, weight, bias).rows(0, size[0] - 1)[1]
+        by_rows = BANDS.BandedMap(base, size, 2, weight, bias)
+        for first, last in ((0, 0), (1, 2), (2, 2), (4, 4), (size[0] - 1, size[0] - 1)):
+            top, parts = by_rows.rows(first, last)
+            bottom = top + parts[0].shape[2]
+            assert top == max(first - 2, 0) and bottom >= min(last + 3, size[0])
+            for part, expected in zip(parts, whole, strict=True):
+                torch.testing.assert_close(part, expected[:, :, top:bottom], rtol=1e-4, atol=1e-5)
+            assert parts[0].untyped_storage().nbytes() == 3 * parts[0].numel() * 4
+
+
 def test_unknown_decoder():
     with pytest.raises(ConfigError, match="decoder 'lte' is unknown; take one of clit"):
         build_decoder("lte", 64)
