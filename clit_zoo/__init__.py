@@ -1,8 +1,8 @@
 """Arbitrary-scale super-resolution: one model enlarges a picture by any factor.
 
-    >>> import clit_zoo
-    >>> model = clit_zoo.from_pretrained("edsr-light-lit")
-    >>> model.upscale("photo.jpg", scale=3.7).save("photo_large.png")
+>>> import clit_zoo
+>>> model = clit_zoo.from_pretrained("edsr-light-lit")
+>>> model.upscale("photo.jpg", scale=3.7).save("photo_large.png")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -55,7 +55,7 @@ class _CoordinateDecode(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         weights = weights.contiguous()
         previous, base = (None if t is None else t.contiguous() for t in (previous, base))
-        layers = prepare(mlp[:count], mlp[count:], cell, *weights.shape[2:], v.dtype)
+        layers = prepare(mlp[:count], mlp[count:], cell, weights.shape[2], weights.shape[3], v.dtype)
         hidden = first_layer(weights, v, queries, layers)
         kept: list[Tensor] | None = [hidden] if any(ctx.needs_input_grad) else None
         out = later_layers(hidden, layers, previous, gain, base, kept)
@@ -71,10 +71,12 @@ class _CoordinateDecode(torch.autograd.Function):
         kept, mlp = saved[: count - 1], saved[count - 1 :]
         needs = ctx.needs_input_grad
         grad_hidden, grad_weights, grad_biases = _backward_later(grad, kept, mlp[:count])
-        layers = prepare(mlp[:count], mlp[count:], cell, *weights.shape[2:], v.dtype)
+        layers = prepare(mlp[:count], mlp[count:], cell, weights.shape[2], weights.shape[3], v.dtype)
         grad_hidden = F.pad(grad_hidden, (0, layers.widths[0] - grad_hidden.shape[-1])).contiguous()
         to_weights, to_v = backward_queries(grad_hidden, weights, v, ctx.queries, layers, needs[0], needs[1])
-        to_first = backward_first(grad_hidden, weights, v, ctx.queries, layers, mlp[0], cell) if needs[8] else None
+        to_first = None
+        if needs[8]:
+            to_first = backward_first(grad_hidden, weights, v, ctx.queries, layers, mlp[0], cell)
         to_mlp = [to_first, *grad_weights, grad_hidden.flatten(0, 1).sum(0)[: mlp[0].shape[0]], *grad_biases]
         return (
             to_weights,
@@ -106,8 +108,14 @@ def _backward_later(
 
 
 def backward_queries(
-    grad: Tensor, weights: Tensor, v: Tensor, queries: Queries, layers: Layers, needs_weights: bool, needs_v: bool
-) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    grad: Tensor,
+    weights: Tensor,
+    v: Tensor,
+    queries: Queries,
+    layers: Layers,
+    needs_weights: bool,
+    needs_v: bool,
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the attention weights and of v from ``grad`` (B, Q, D rounded up) of the first layer."""
     batch, count = weights.shape[:2]
     channels, h, w = v.shape[1:]

@@ -8,8 +8,8 @@
 
 Both accumulate in float32 and write with the layer's constant (bias and cell) added, before the GELU.
 
-W_1 comes as ``prepare.Layers.first`` lays it out: (H*K*K rounded up, c rounded up, D rounded up), zeros in the
-padding. ``kernel_mlp.py`` has the layers after it, ``kernel_backward.py`` the gradients.
+W_1 comes as ``prepare.Layers.first`` lays it out: (H*K*K rounded up, c rounded up, D rounded up), zeros in
+the padding. ``kernel_mlp.py`` has the layers after it, ``kernel_backward.py`` the gradients.
 """
 
 import triton
@@ -47,10 +47,10 @@ def hoisted(
 ):  # fmt: skip
     """Hidden (B, count, HIDDEN) of a grid's queries, COLUMNS of it for PIXELS_Y x PIXELS_X feature pixels.
 
-    ``v`` (B, h, w, H*WIDTH_BLOCK) has a margin of zeros of the window's radius around it, and more below and to the
-    right, so that tiles and windows lie inside: no load of it is masked. ``row_start`` and ``col_start`` cover
-    the tiles; a pixel without queries has two equal entries. A pixel's queries are walked SLOTS at a time,
-    each of ``slot_programs`` programs taking every so-manieth part.
+    ``v`` (B, h, w, H*WIDTH_BLOCK) has a margin of zeros of the window's radius around it, and more below and
+    to the right, so that tiles and windows lie inside: no load of it is masked. ``row_start`` and
+    ``col_start`` cover the tiles; a pixel without queries has two equal entries. A pixel's queries are walked
+    SLOTS at a time, each of ``slot_programs`` programs taking every so-manieth part.
 
     A matrix instruction takes 16 rows. Where a pixel has fewer queries, GROUP pixels share one: their weights
     stand in a matrix that is block-diagonal over the group, (GROUP * SLOTS) x (PRODUCTS * GROUP).
@@ -132,7 +132,7 @@ def nearest(n, batch, valid, row_ptr, col_ptr, count, h, w, cols, MODE: tl.const
 
 @triton.jit
 def tap_pixel(y, x, tap, valid, h, w, stride_y, stride_x, SIDE: tl.constexpr):
-    """Where the value map is read for one tap of the windows around (y, x), and whether that is on the map."""
+    """Where the value map is read for one tap of the windows around (y, x), and whether it is on the map."""
     at_y, at_x = y + (tap // SIDE - SIDE // 2), x + (tap % SIDE - SIDE // 2)
     inside = valid & (at_y >= 0) & (at_y < h) & (at_x >= 0) & (at_x < w)
     return at_y * stride_y + at_x * stride_x, inside

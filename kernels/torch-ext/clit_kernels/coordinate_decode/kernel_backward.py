@@ -1,12 +1,12 @@
 """Gradients of the decoder's first layer in Triton: of W_1, of the attention weights, of the values.
 
 All start from ``grad`` (B, count, HIDDEN), the gradient of the first layer's results, and compute the scaled
-values, which nothing keeps, once more. Per head and tap, T = grad W_1^T (queries x c) is what the scaled values
-receive: the weights' gradient is T . v, the values' is T times the weight.
+values, which nothing keeps, once more. Per head and tap, T = grad W_1^T (queries x c) is what the scaled
+values receive: the weights' gradient is T . v, the values' is T times the weight.
 
 * ``grad_first``    dW_1, in parts over the queries that the caller adds.
-* ``grad_queries``  per query: the weights' gradient; for points and grids the values' too, by atomics, because
-  any number of queries meets a feature pixel and most pixels of a large map meet none.
+* ``grad_queries``  per query: the weights' gradient; for points and grids the values' too, by atomics,
+  because any number of queries meets a feature pixel and most pixels of a large map meet none.
 * ``grad_raster``   per feature pixel: the values' gradient where each pixel has the same number of queries.
   Every sum has one owner, so there are no atomics.
 """
@@ -52,7 +52,8 @@ def grad_first(
             shown &= (c < WIDTH)[None, None, :]
         values = tl.load(v_ptr + at, shown, 0.0)
         row = n.to(tl.int64)[:, None]
-        scale = tl.load(weights_ptr + row * (HEADS * AREA) + (head * AREA + tap)[None, :], valid[:, None], 0.0)
+        weight = row * (HEADS * AREA) + (head * AREA + tap)[None, :]
+        scale = tl.load(weights_ptr + weight, valid[:, None], 0.0)
         scaled = values.to(tl.float32) * scale.to(tl.float32)[:, :, None]
         scaled = tl.reshape(scaled, (QUERIES, GROUP * WIDTH_BLOCK)).to(dtype)
         grad = tl.load(grad_ptr + row * HIDDEN + column[None, :], valid[:, None], 0.0)

@@ -14,8 +14,8 @@ from .prepare import Layers, padded_map, segments
 DIRECT_SPEED = 4
 """How many times as many multiplications a second ``direct`` is taken to do as ``hoisted``.
 
-An estimate, not a measurement: ``direct`` is one large matrix product, while ``hoisted`` reads W_1 from L2 for
-every 32 feature pixels and passes U through shared memory.
+An estimate, not a measurement: ``direct`` is one large matrix product, while ``hoisted`` reads W_1 from L2
+for every 32 feature pixels and passes U through shared memory.
 """
 
 
@@ -25,7 +25,7 @@ class Places(NamedTuple):
     mode: int
     row: Tensor
     col: Tensor
-    count: int
+    count: int  # type: ignore[assignment]
     cols: int
 
     @classmethod
@@ -43,8 +43,8 @@ class Places(NamedTuple):
 class Slots(NamedTuple):
     """The queries of each feature pixel of a grid, as ``kernel.hoisted`` reads them.
 
-    ``rows`` (h + 1 and more) int32: grid rows [rows[y], rows[y + 1]) are nearest to feature row y, and none to
-    rows below the map; likewise ``cols``. ``most``: about how many queries a pixel has.
+    ``rows`` (h + 1 and more) int32: grid rows [rows[y], rows[y + 1]) are nearest to feature row y, and none
+    to rows below the map; likewise ``cols``. ``most``: about how many queries a pixel has.
     """
 
     rows: Tensor
@@ -55,8 +55,8 @@ class Slots(NamedTuple):
     def of(cls, grid: Grid, h: int, w: int, radius: int) -> "Slots":
         """Those of ``grid`` on an h x w map; nothing waits for the device, so ``most`` comes from sizes.
 
-        A band of rows has up to ``radius`` rows of the map on each side that no query is nearest to: where the
-        scale of the columns fits what is left, the rows are taken to have the same.
+        A band of rows has up to ``radius`` rows of the map on each side that no query is nearest to: where
+        the scale of the columns fits what is left, the rows are taken to have the same.
         """
         per_row, per_col = -(-grid.row.shape[0] // h), -(-grid.col.shape[0] // w)
         if per_row < per_col <= -(-grid.row.shape[0] // max(1, h - 2 * radius)):
@@ -77,9 +77,9 @@ def axis_starts(index: Tensor, pixels: int) -> Tensor:
 def prefer_hoisted(pixels: int, slots: int, count: int, channels: int, heads: int, slot_tile: int) -> bool:
     """Whether ``hoisted`` is taken to be faster than ``direct``.
 
-    ``pixels`` feature pixels of about ``slots`` queries each, walked ``slot_tile`` at a time, serve ``count``.
-    Per feature pixel and walk C multiplications for U and H for each slot, against C for each query, all times
-    K*K*D; weighed by DIRECT_SPEED.
+    ``pixels`` feature pixels of about ``slots`` queries each, walked ``slot_tile`` at a time, serve
+    ``count``. Per feature pixel and walk C multiplications for U and H for each slot, against C for each
+    query, all times K*K*D; weighed by DIRECT_SPEED.
     """
     walks = -(-slots // slot_tile)
     return pixels * walks * (channels + slot_tile * heads) * DIRECT_SPEED < count * channels
@@ -116,8 +116,8 @@ def hoisted(
 ) -> Tensor:  # fmt: skip
     """``first_layer`` of a grid on a map of ``size`` in the hoisted order.
 
-    ``wide`` is the map with its margin (``prepare.padded_map``), or the part of it that begins ``radius`` rows
-    and columns before the grid's map.
+    ``wide`` is the map with its margin (``prepare.padded_map``), or the part of it that begins ``radius``
+    rows and columns before the grid's map.
     """
     batch, count = weights.shape[:2]
     hidden = weights.new_empty(batch, count, shape["HIDDEN"])
@@ -136,9 +136,7 @@ def hoisted(
     return hidden
 
 
-def direct(
-    weights: Tensor, v: Tensor, queries: Queries, layers: Layers, shape: dict[str, int]
-) -> Tensor:
+def direct(weights: Tensor, v: Tensor, queries: Queries, layers: Layers, shape: dict[str, int]) -> Tensor:
     """``first_layer`` of any queries in the direct order."""
     batch, count = weights.shape[:2]
     hidden = weights.new_empty(batch, count, shape["HIDDEN"])

@@ -1,6 +1,7 @@
 """The kernels of this op at the shapes of the registered models, for compile_table.py."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from ..triton_support import DTYPES, KernelSpec
@@ -59,7 +60,7 @@ def _any_queries(arch: str, dtype: str, label: str, shape: dict[str, int]) -> It
 
 
 def _later_layers(arch: str, dtype: str, label: str, widths: tuple[int, ...]) -> Iterator[KernelSpec]:
-    chains = {(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)}
+    chains: set[tuple[int, ...]] = set(pairwise(widths))
     chains |= {widths[-3:]} if widths[0] > 128 else {widths}
     for chain in sorted(chains):
         constants: dict[str, object] = {
@@ -80,7 +81,9 @@ def _spec(
 ) -> KernelSpec:
     names = function.arg_names
     known = {k: v for k, v in (constants | tile | {"PRECISION": "ieee"}).items() if k in names}
-    types = {n: POINTERS.get(n, f"*{dtype}") if n.endswith("_ptr") else "i32" for n in names if n not in known}
+    types = {
+        n: POINTERS.get(n, f"*{dtype}") if n.endswith("_ptr") else "i32" for n in names if n not in known
+    }
     if name == "grad_first":
         types["out_ptr"] = "*fp32"
     if "gain" in types:

@@ -52,7 +52,10 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
     """
     large = arch in LARGE_SHARED
     fits = max(4, min(64, power_of_two(slots)))
-    default = _hoisted(large, dtype, shape, fits) if kernel == "hoisted" else _by_query(kernel, large, dtype, shape)
+    if kernel == "hoisted":
+        default = _hoisted(large, dtype, shape, fits)
+    else:
+        default = _by_query(kernel, large, dtype, shape)
     return settings.tile(
         f"coordinate_decode/{kernel}", default, arch,
         dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], hidden=shape["HIDDEN"],

@@ -1,8 +1,8 @@
 """One stage of CLIT in Triton: local_attention's kernel, then coordinate_decode's, tile by tile.
 
-Without gradients the attention weights (H*K*K numbers for each query: 6.5 GB for a 4K picture in the published
-size) and the first layer's results exist for one tile of queries at a time. With gradients the weights are
-what the backward pass needs, and the two ops follow each other whole.
+Without gradients the attention weights (H*K*K numbers for each query: 6.5 GB for a 4K picture in the
+published size) and the first layer's results exist for one tile of queries at a time. With gradients the
+weights are what the backward pass needs, and the two ops follow each other whole.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from ..triton_support import DTYPES, channels_last, kernel_dtype
 from .weights import StageWeights
 
 TILE_BYTES = 64 << 20
-"""Weights and first-layer results of one tile: about the L2 of an H100 (50 MB), so that most of what one kernel
-writes the next one finds there; smaller tiles leave processors idle at the end of each kernel."""
+"""Weights and first-layer results of one tile: about the L2 of an H100 (50 MB), so that most of what one
+kernel writes the next one finds there; smaller tiles leave processors idle at the end of each kernel."""
 
 TILE_ROWS = 8
 """Feature rows of a tile come in multiples of this: ``kernel.hoisted`` takes several rows at once."""
@@ -50,13 +50,14 @@ def decode_stage_triton(
             weights, v, queries, stage.mlp_weights, stage.mlp_biases, cell,
             previous=previous, gain=gain, base=base,
         )  # fmt: skip
-    run = _decode_grid if isinstance(queries, Grid) else _decode_points
     dtype = kernel_dtype(v.dtype)
     q, k, v = (channels_last(t.to(dtype))[0] for t in (q, k, v))
     previous, base = (None if t is None else t.to(dtype) for t in (previous, base))
     with torch.no_grad(), torch.autocast(v.device.type, enabled=False):
         layers = prepare(stage.mlp_weights, stage.mlp_biases, cell, stage.heads, stage.area, dtype)
-        return run(q, k, v, queries, stage, layers, previous, gain, base)
+        if isinstance(queries, Grid):
+            return _decode_grid(q, k, v, queries, stage, layers, previous, gain, base)
+        return _decode_points(q, k, v, queries, stage, layers, previous, gain, base)
 
 
 def _decode_points(
@@ -81,7 +82,7 @@ def _decode_grid(
     q: Tensor, k: Tensor, v: Tensor, grid: Grid, stage: StageWeights, layers: Layers,
     previous: Tensor | None, gain: float, base: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    batch, channels, h, w = v.shape
+    batch, channels = v.shape[:2]
     rows, cols = grid.row.shape[0], grid.col.shape[0]
     out = v.new_empty(batch, rows, cols, layers.out)
     if out.numel() == 0:
@@ -101,7 +102,8 @@ def _decode_grid(
     before, skip = (None if t is None else t.unflatten(1, (rows, cols)) for t in (previous, base))
 
     for down, across in _tiles(row, col, tall, wide, slots, _queries_per_tile(v, stage, layers)):
-        first_y, last_y, first_x, last_x = row[down.start], row[down.stop - 1], col[across.start], col[across.stop - 1]
+        first_y, last_y = row[down.start], row[down.stop - 1]
+        first_x, last_x = col[across.start], col[across.stop - 1]
         top, left = max(first_y - halo, 0), max(first_x - halo, 0)
         crop = (..., slice(top, last_y + halo + 1), slice(left, last_x + halo + 1))
         part = Grid(
@@ -147,7 +149,8 @@ def _tiles(
 ) -> Iterator[tuple[slice, slice]]:
     """Cut a grid into rectangles of at most ``limit`` queries, between feature pixels where they allow it.
 
-    ``row`` and ``col``: nearest feature pixels, of ``tall`` x ``wide`` in all, with up to ``slots`` queries each.
+    ``row`` and ``col``: nearest feature pixels, of ``tall`` x ``wide`` in all, each with up to
+    ``slots`` queries.
     """
     pixels = max(1, limit // slots)
     across = min(wide, max(1, pixels // min(TILE_ROWS, tall)))
