@@ -110,11 +110,11 @@ CPU_CASES = (
     Case("coordinate_decode 16x16 x4", BOTH, op_inputs, run_decode, truth=exact_decode),
     Case(
         "decoder 48x48 x4", BOTH, partial(decoder_inputs, name="edsr-lit", side=48, scale=4), run_decoder,
-        wanted=8, seconds=15,
+        wanted=8, seconds=8,
     ),
     Case(
         "decoder 24x24 x12, two stages", BOTH, partial(decoder_inputs, name="edsr-clit", side=24, scale=12),
-        run_decoder, wanted=5, seconds=15,
+        run_decoder, wanted=5, seconds=8,
     ),
     Case(
         "edsr-light-lit 256x256 x4", BOTH, partial(model_inputs, name="edsr-light-lit", side=256, scale=4),
