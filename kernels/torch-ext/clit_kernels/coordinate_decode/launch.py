@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import settings
+from ..local_attention.launch import axis_starts
 from ..queries import Grid, Points, Queries
 from ..triton_support import DTYPES, LAUNCH, channels_last, dot_precision, on_device
 from . import kernel, kernel_mlp, tiles
@@ -17,6 +18,10 @@ DIRECT_SPEED = 4
 An estimate, not a measurement: ``direct`` is one large matrix product, while ``hoisted`` reads W_1 from L2
 for every 32 feature pixels and passes U through shared memory.
 """
+
+
+OVERHANG = 64
+"""Feature pixels beyond the map that a tile may cover."""
 
 
 class Places(NamedTuple):
@@ -52,6 +57,12 @@ class Slots(NamedTuple):
     most: int
 
     @classmethod
+    def between(cls, row: Tensor, col: Tensor, size: tuple[int, int], most: int) -> "Slots":
+        """Those of rows ``row`` by columns ``col`` (sorted) on a map of ``size``."""
+        starts = (axis_starts(i, n + OVERHANG) for i, n in zip((row, col), size, strict=True))
+        return cls(*starts, most)
+
+    @classmethod
     def of(cls, grid: Grid, h: int, w: int, radius: int) -> "Slots":
         """Those of ``grid`` on an h x w map; nothing waits for the device, so ``most`` comes from sizes.
 
@@ -61,17 +72,7 @@ class Slots(NamedTuple):
         per_row, per_col = -(-grid.row.shape[0] // h), -(-grid.col.shape[0] // w)
         if per_row < per_col <= -(-grid.row.shape[0] // max(1, h - 2 * radius)):
             per_row = per_col
-        return cls(axis_starts(grid.row, h), axis_starts(grid.col, w), per_row * per_col)
-
-
-OVERHANG = 64
-"""Feature pixels beyond the map that a tile may cover."""
-
-
-def axis_starts(index: Tensor, pixels: int) -> Tensor:
-    """(pixels + OVERHANG + 1,) int32: positions [s[p], s[p + 1]) of the sorted ``index`` are nearest to p."""
-    edges = torch.arange(pixels + OVERHANG + 1, device=index.device)
-    return torch.searchsorted(index.contiguous(), edges, out_int32=True)
+        return cls.between(grid.row, grid.col, (h, w), per_row * per_col)
 
 
 def prefer_hoisted(pixels: int, slots: int, count: int, channels: int, heads: int, slot_tile: int) -> bool:

@@ -13,8 +13,8 @@ SHAPES = (
 )
 """(C, heads, radius, widths of the MLP) of the paper's models and of the light one."""
 
-SLOTS = (4, 16, 64)
-"""Queries of each feature pixel at x2, x4 and x8."""
+SLOTS = (4, 9, 16, 36)
+"""Queries of each feature pixel at x2, x3, x4 and x6."""
 
 POINTERS = {
     "constant_ptr": "*fp32",

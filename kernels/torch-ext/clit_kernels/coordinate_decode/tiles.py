@@ -23,6 +23,9 @@ PRODUCTS = 16
 LARGE_SHARED = ("sm_80", "sm_90", "sm_100")
 """Chips whose blocks may have 163 KiB of shared memory or more; others are given 64 KiB."""
 
+WARPGROUP = ("sm_90", "sm_100")
+"""Chips whose matrix instructions read operands from shared memory: accumulators may take most registers."""
+
 
 def width_block(width: int) -> int:
     """Channels of a head as the kernels take them: a matrix instruction needs 16."""
@@ -50,12 +53,11 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
         shape: the kernel's ``constants``.
         slots: about how many queries each feature pixel has.
     """
-    large = arch in LARGE_SHARED
-    fits = max(4, min(64, power_of_two(slots)))
+    fits = max(4, min(32, power_of_two(slots)))
     if kernel == "hoisted":
-        default = _hoisted(large, dtype, shape, fits)
+        default = _hoisted(arch, dtype == "fp32", shape, fits)
     else:
-        default = _by_query(kernel, large, dtype, shape)
+        default = _by_query(kernel, arch, dtype == "fp32", shape)
     return settings.tile(
         f"coordinate_decode/{kernel}", default, arch,
         dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], hidden=shape["HIDDEN"],
@@ -72,39 +74,48 @@ def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
         "num_warps": 8 if max(widths[1:]) > 128 else 4,
         "num_stages": 2,
     }
+    if arch in WARPGROUP and not wide and len(widths) == 2 and widths[1] > 64:
+        default = {"ROWS": 128, "STEP": 64, "num_warps": 8, "num_stages": 3}
     return settings.tile(
         "coordinate_decode/mlp", default, arch, dtype=dtype, hidden=widths[0], last=widths[-1]
     )
 
 
-def _hoisted(large: bool, dtype: str, shape: dict[str, int], slots: int) -> Tile:
+def _hoisted(arch: str, wide: bool, shape: dict[str, int], slots: int) -> Tile:
     """W_1 is read once per pixel tile and the weights once per column tile: about square tiles read least."""
-    wide = dtype == "fp32"
-    pixels_y, pixels_x = (4, 4) if wide or slots > 16 or not large else (4, 8)
-    columns = 16 if wide else 32
+    pixels_y, pixels_x = 4, 4
+    if arch in LARGE_SHARED and not wide and slots <= 16:
+        pixels_y, pixels_x = (8, 8) if slots == 4 else (4, 8)
     return {
         "PIXELS_Y": pixels_y,
         "PIXELS_X": pixels_x,
         "GROUP": max(1, 16 // slots),
         "SLOTS": slots,
-        "COLUMNS": min(columns, shape["HIDDEN"]),
+        "COLUMNS": min(16 if wide else 32, shape["HIDDEN"]),
         "num_warps": 8,
         "num_stages": 1,
     }
 
 
-def _by_query(kernel: str, large: bool, dtype: str, shape: dict[str, int]) -> Tile:
-    wide = dtype == "fp32"
-    heads, hidden = shape["HEADS"], shape["HIDDEN"]
-    group = 1
-    while group * shape["WIDTH_BLOCK"] < (32 if wide else 64) and heads % (2 * group) == 0:
-        group *= 2
+def _by_query(kernel: str, arch: str, wide: bool, shape: dict[str, int]) -> Tile:
+    large, warpgroup = arch in LARGE_SHARED and not wide, arch in WARPGROUP and not wide
+    columns, stages = 64 if wide else 128, 2 if arch in LARGE_SHARED else 1
+    depth = 32 if wide else 64  # channels, of one head or several, that meet W_1 at once
     if kernel == "direct":
-        sizes = {"QUERIES": 32 if wide else 64, "COLUMNS": min(hidden, 64 if wide else 128)}
+        sizes = {"QUERIES": 32 if wide else 64}
+        if large:
+            sizes, columns, stages = {"QUERIES": 128}, 256 if warpgroup else 128, 3
     elif kernel == "grad_first":
-        sizes = {"QUERIES": 16 if wide else 32, "COLUMNS": min(hidden, 64 if wide else 128)}
+        sizes = {"QUERIES": 16 if wide else 32}
+        if large:
+            sizes, depth, stages = {"QUERIES": 64}, 128, 3
     elif kernel == "grad_queries":
-        sizes = {"QUERIES": 16 if wide else 64}
+        sizes = {"QUERIES": 16 if wide else 128 if warpgroup else 64}
     else:
         sizes = {"PIXELS": 16 if wide else 64}
-    return sizes | {"GROUP": group, "num_warps": 8 if large else 4, "num_stages": 2 if large else 1}
+    if kernel in ("direct", "grad_first"):
+        sizes["COLUMNS"] = min(shape["HIDDEN"], columns)
+    group = 1
+    while group * shape["WIDTH_BLOCK"] < depth and shape["HEADS"] % (2 * group) == 0:
+        group *= 2
+    return sizes | {"GROUP": group, "num_warps": 8 if arch in LARGE_SHARED else 4, "num_stages": stages}

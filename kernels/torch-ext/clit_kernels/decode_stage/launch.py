@@ -114,11 +114,7 @@ def _decode_grid(
         )
         if hoist:
             size = (last_y - first_y + 1, last_x - first_x + 1)
-            own = decode.Slots(
-                decode.axis_starts(grid.row[down] - first_y, size[0]),
-                decode.axis_starts(grid.col[across] - first_x, size[1]),
-                slots,
-            )
+            own = decode.Slots.between(grid.row[down] - first_y, grid.col[across] - first_x, size, slots)
             hidden = decode.hoisted(
                 weights, padded[:, first_y:, first_x:], size, own, part, layers, shape, tile
             )
