@@ -132,8 +132,8 @@ def _cuda_usage(binary: Any, target: str) -> tuple[int, int]:
 def _amd_usage(text: str) -> tuple[int, int]:
     count = {key: int(value) for key, value in re.findall(r"\.(\w+_count|\w+_fixed_size):\s+(\d+)", text)}
     registers = count["vgpr_count"] + count.get("agpr_count", 0)
-    spilled = 4 * (count["vgpr_spill_count"] + count["sgpr_spill_count"])
-    return registers, max(spilled, count["private_segment_fixed_size"])
+    # scalar registers that do not fit go to lanes of vector registers, not to memory
+    return registers, max(4 * count["vgpr_spill_count"], count["private_segment_fixed_size"])
 
 
 def _output(command: list[Any]) -> str:

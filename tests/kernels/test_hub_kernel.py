@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,21 @@ def test_a_build_holds_the_whole_package(built):
         }
         metadata = json.loads((variant / "metadata.json").read_text())
         assert variant.name == f"torch-{metadata['backend']['type']}" and metadata["id"].isidentifier()
+
+
+def test_the_card_renders_and_its_example_runs():
+    jinja2 = pytest.importorskip("jinja2")
+    template = jinja2.Environment(trim_blocks=True).from_string((PROJECT / "CARD.md").read_text())
+    card = template.render(
+        repo_id="someone/clit-kernels", version=1, license="apache-2.0", functions=clit_kernels.__all__
+    )
+    assert "{" not in card.replace("{}", "") and "- `local_attention`" in card
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert 'get_kernel("someone/clit-kernels", version=1)' in example
+    names = {"clit_kernels": clit_kernels}
+    lines = [line for line in example.splitlines() if "get_kernel" not in line]
+    exec("\n".join(lines).replace('device="cuda"', 'device="cpu"').replace("bfloat16", "float32"), names)
+    assert names["attention"].shape == (1, 192 * 192, 8, 49)
 
 
 def test_huggingface_kernels_reads_build_toml():

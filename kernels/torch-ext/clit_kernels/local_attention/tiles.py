@@ -1,6 +1,6 @@
 """Which tile each kernel gets: the settings of the GPU, or these heuristics; and the kernels' constants.
 
-The defaults fit 64 KiB of shared memory, the least that a supported chip has.
+The defaults fit the 64 KiB of shared memory of a gfx942 and the 99 KiB of consumer GPUs.
 """
 
 from .. import settings
@@ -52,7 +52,8 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
     fits = min(16, power_of_two(slots))
     wide = 8 if window > 4096 else 4
     most = 32 if dtype == "fp32" else 64  # heads x taps that one warp of forward_grid takes
-    group = min(power_of_two(shape["HEADS"]), max(1, 8 * most // taps))
+    kept = 8192 if dtype == "fp32" else 16384  # heads x taps x channels that fit beside the rest
+    group = min(power_of_two(shape["HEADS"]), max(1, 8 * most // taps), max(1, kept // window))
     default = {
         "forward_grid": {"GROUP": group, "SLOTS": 16, "num_warps": min(8, max(2, group * taps // most))},
         "forward_any": {"QUERIES": max(1, 4096 // window), "num_warps": wide},
