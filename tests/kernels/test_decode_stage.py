@@ -24,6 +24,9 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 HOISTED = sys.modules["clit_kernels.decode_stage.hoisted"]
 
 
+F64 = {"upcast": torch.float64}
+
+
 @pytest.fixture(params=[1, 3_000, 20_000, None], ids=lambda n: f"tile={n}")
 def tile(request, monkeypatch):
     """From one pixel a tile to all of them."""
@@ -35,6 +38,15 @@ def arguments(name, channels=8, heads=2, radius=1, dtype=torch.float32):
     size, queries = QUERIES[name]
     q, k, v = (random_map(channels, size, seed, dtype) for seed in (1, 2, 3))
     return (q, k, v, queries, stage_weights(channels, heads, radius, dtype=dtype), cells(queries))
+
+
+def with_tensors(stage, tensors):
+    """The stage with other tensors, in the order of ``StageWeights.tensors``."""
+    proj_weight, proj_bias, *mlp = tensors
+    n = len(mlp) // 2
+    return stage._replace(
+        proj_weight=proj_weight, proj_bias=proj_bias, mlp_weights=mlp[:n], mlp_biases=mlp[n:]
+    )
 
 
 @pytest.mark.parametrize("shape", [(8, 2, 1), (12, 3, 3)])
@@ -95,6 +107,33 @@ def test_gradients(name):
         out = run(*inputs[:3], queries, own, cell.double(), previous=inputs[3])
         found.append(torch.autograd.grad(out, inputs, torch.randn(out.shape, generator=rng(3)).double()))
     assert_same_gradients(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["grid x2.5", "points", "raster", "raster of 20"])
+def test_gradients_in_lower_precision(name, dtype):
+    """Maps and weights in ``dtype``; the truth from the same rounded numbers in float64."""
+    q, k, v, queries, stage, cell = arguments(name, 16, 2, 2, dtype)
+    found = []
+    for run, upcast in (
+        (decode_stage_hoisted, {}),
+        (decode_stage_reference, {}),
+        (decode_stage_reference, F64),
+    ):
+        wide = torch.float64 if upcast else dtype
+        inputs = [t.detach().to(wide, copy=True).requires_grad_() for t in (q, k, v, *stage.tensors())]
+        out = run(*inputs[:3], queries, with_tensors(stage, inputs[3:]), cell, **upcast)
+        grad = torch.randn(out.shape, generator=rng(3)).to(dtype).to(out.dtype)
+        found.append(torch.autograd.grad(out, inputs, grad))
+    # as one vector, each gradient in units of its size; the projection's bias has none but rounding
+    units = [truth.square().mean().sqrt() for truth in found[2]]
+    rounded, plain, truth = (
+        torch.cat(
+            [(g.double() / u).flatten() for i, (g, u) in enumerate(zip(grads, units, strict=True)) if i != 4]
+        )
+        for grads in found
+    )
+    assert_as_good(rounded, plain, truth)
 
 
 @pytest.mark.parametrize("name", ["grid x2.5", "points", "raster of 3"])
