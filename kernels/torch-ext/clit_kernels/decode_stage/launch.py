@@ -50,14 +50,16 @@ def decode_stage_triton(
             weights, v, queries, stage.mlp_weights, stage.mlp_biases, cell,
             previous=previous, gain=gain, base=base,
         )  # fmt: skip
-    dtype = kernel_dtype(v.dtype)
+    asked, dtype = v.dtype, kernel_dtype(v.dtype)
     q, k, v = (channels_last(t.to(dtype))[0] for t in (q, k, v))
     previous, base = (None if t is None else t.to(dtype) for t in (previous, base))
     with torch.no_grad(), torch.autocast(v.device.type, enabled=False):
         layers = prepare(stage.mlp_weights, stage.mlp_biases, cell, stage.heads, stage.area, dtype)
         if isinstance(queries, Grid):
-            return _decode_grid(q, k, v, queries, stage, layers, previous, gain, base)
-        return _decode_points(q, k, v, queries, stage, layers, previous, gain, base)
+            out = _decode_grid(q, k, v, queries, stage, layers, previous, gain, base)
+        else:
+            out = _decode_points(q, k, v, queries, stage, layers, previous, gain, base)
+    return out.to(asked)
 
 
 def _decode_points(
