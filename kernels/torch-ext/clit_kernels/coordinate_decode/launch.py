@@ -58,8 +58,8 @@ class Slots(NamedTuple):
     @classmethod
     def between(cls, row: Tensor, col: Tensor, size: tuple[int, int], most: int) -> "Slots":
         """Those of rows ``row`` by columns ``col`` (sorted) on a map of ``size``."""
-        starts = (axis_starts(i, n + OVERHANG) for i, n in zip((row, col), size, strict=True))
-        return cls(*starts, most)
+        rows, cols = (axis_starts(i, n + OVERHANG) for i, n in zip((row, col), size, strict=True))
+        return cls(rows, cols, most)
 
     @classmethod
     def of(cls, grid: Grid, h: int, w: int, radius: int) -> "Slots":
