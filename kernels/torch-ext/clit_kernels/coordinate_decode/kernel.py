@@ -33,7 +33,7 @@ def _pixel_slots(row_start_ptr, col_start_ptr, y, x, cols, begin, SLOTS: tl.cons
     slot = begin + tl.arange(0, SLOTS)[None, :]
     valid = slot < (row_count * col_count)[:, None]
     per_row = tl.maximum(col_count, 1)[:, None]
-    row = (row_first[:, None] + slot // per_row).to(tl.int64)
+    row = row_first[:, None] + slot // per_row
     return row * cols + col_first[:, None] + slot % per_row, valid
 
 
@@ -79,19 +79,21 @@ def hoisted(
     c = tl.arange(0, WIDTH_BLOCK)
     lane = tl.arange(0, PRODUCTS)
     column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
-    at_first = ((lane * WIDTH_BLOCK)[:, None] + c[None, :])[:, :, None] * HIDDEN + column[None, None, :]
 
     for begin in range(slot_program * SLOTS, most, slot_programs * SLOTS):
         query, valid = _pixel_slots(row_start_ptr, col_start_ptr, y, x, cols, begin, SLOTS)
-        at_weights = tl.where(valid, query, 0) * (HEADS * AREA)
+        at_weights = tl.where(valid, query, 0).to(tl.int64) * (HEADS * AREA)
         total = tl.zeros((GROUPS, GROUP * SLOTS, COLUMNS), tl.float32)
         for start in tl.range(0, HEADS * AREA, PRODUCTS):
             product = start + lane
             known = product < HEADS * AREA
             head, tap = tl.where(known, product, 0) // AREA, tl.where(known, product, 0) % AREA
             at = tap // SIDE * stride_y + tap % SIDE * stride_x + head * WIDTH_BLOCK
-            values = tl.load(v_ptr + (at[:, None] + at_pixel[None, :])[:, :, None] + c[None, None, :])
-            block = tl.load((first_ptr + start * (WIDTH_BLOCK * HIDDEN)) + at_first)
+            at = (at[:, None] + at_pixel[None, :])[:, :, None] + c[None, None, :]
+            # through L1: neighbouring taps read almost the same pixels
+            values = tl.load(v_ptr + at, cache_modifier=".ca")
+            at = ((product * WIDTH_BLOCK)[:, None] + c[None, :])[:, :, None] * HIDDEN + column[None, None, :]
+            block = tl.load(first_ptr + at)
             u = tl.dot(values, block, input_precision=PRECISION).to(dtype)
             at = at_weights[:, :, None] + product[None, None, :]
             scale = tl.load(weights_ptr + at, known[None, None, :], 0.0)
@@ -110,7 +112,7 @@ def hoisted(
         hidden = tl.reshape(total, (PIXELS, SLOTS, COLUMNS)) + constant[None, None, :]
         # located once more rather than kept in registers through the loop
         query, valid = _pixel_slots(row_start_ptr, col_start_ptr, y, x, cols, begin, SLOTS)
-        at = (query * HIDDEN)[:, :, None] + column[None, None, :]
+        at = (query.to(tl.int64) * HIDDEN)[:, :, None] + column[None, None, :]
         tl.store(hidden_ptr + at, hidden.to(hidden_ptr.dtype.element_ty), valid[:, :, None])
 
 

@@ -30,12 +30,14 @@ def mlp(
     dtype = weight_ptr.dtype.element_ty
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     valid = n < rows
-    column = tl.arange(0, WIDTHS[1])
-    total = tl.zeros((ROWS, WIDTHS[1]), tl.float32)
-    for start in tl.range(0, WIDTHS[0], STEP):
+    DEPTH: tl.constexpr = WIDTHS[0]
+    COLUMNS: tl.constexpr = WIDTHS[1]
+    column = tl.arange(0, COLUMNS)
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in tl.range(0, DEPTH, STEP):
         row = start + tl.arange(0, STEP)
-        x = tl.load(hidden_ptr + (n * WIDTHS[0])[:, None] + row[None, :], valid[:, None], 0.0)
-        weight = tl.load(weight_ptr + row[:, None] * WIDTHS[1] + column[None, :])
+        x = tl.load(hidden_ptr + (n * DEPTH)[:, None] + row[None, :], valid[:, None], 0.0)
+        weight = tl.load(weight_ptr + row[:, None] * COLUMNS + column[None, :])
         total = tl.dot(gelu(x.to(tl.float32)).to(dtype), weight, total, input_precision=PRECISION)
     total += tl.load(bias_ptr + column)[None, :]
     for i in tl.static_range(1, len(WIDTHS) - 1):

@@ -71,7 +71,7 @@ def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
     default = {
         "ROWS": 32 if wide else 64,
         "STEP": min(widths[0], 16 if wide else 32),
-        "num_warps": 8 if max(widths[1:]) > 128 else 4,
+        "num_warps": 8 if wide or max(widths[1:]) > 128 else 4,
         "num_stages": 2,
     }
     if arch in WARPGROUP and not wide and len(widths) == 2 and widths[1] > 64:
@@ -83,17 +83,15 @@ def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
 
 def _hoisted(arch: str, wide: bool, shape: dict[str, int], slots: int) -> Tile:
     """W_1 is read once per pixel tile and the weights once per column tile: about square tiles read least."""
-    pixels_y, pixels_x = 4, 4
-    if arch in LARGE_SHARED and not wide and slots <= 16:
-        pixels_y, pixels_x = (8, 8) if slots == 4 else (4, 8)
+    large = arch in LARGE_SHARED and not wide
     return {
-        "PIXELS_Y": pixels_y,
-        "PIXELS_X": pixels_x,
+        "PIXELS_Y": 4,
+        "PIXELS_X": 8 if large and slots <= 16 else 4,
         "GROUP": max(1, 16 // slots),
         "SLOTS": slots,
         "COLUMNS": min(16 if wide else 32, shape["HIDDEN"]),
         "num_warps": 8,
-        "num_stages": 1,
+        "num_stages": 2 if large else 1,
     }
 
 
