@@ -78,6 +78,27 @@ def test_mixed_tensors():
     )
 
 
+def test_tf32_only_where_torch_was_asked_for_it():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for asked, given in (("none", "ieee"), ("ieee", "ieee"), ("tf32", "tf32")):
+            matmul.fp32_precision = asked
+            assert triton_support.dot_precision(torch.float32) == ("ieee" if torch.version.hip else given)
+            assert triton_support.dot_precision(torch.bfloat16) == "ieee"
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_maps_are_read_where_they_lie():
+    whole = torch.randn(2, 12, 3, 5).contiguous(memory_format=torch.channels_last)
+    part = whole.chunk(3, 1)[1]
+    feature, strides = triton_support.channels_last(part)
+    assert feature.data_ptr() == part.data_ptr() and strides == (180, 60, 12)
+    feature, strides = triton_support.channels_last(part.contiguous())
+    assert feature.stride(1) == 1 and strides == (60, 20, 4) and torch.equal(feature, part)
+
+
 def test_the_first_row_that_agrees_gives_the_tile(tmp_path, monkeypatch):
     rows = [
         {"kernel": "op/a", "when": {"dtype": "bf16", "side": 7}, "tile": {"SLOTS": 32, "num_warps": 8}},

@@ -152,6 +152,16 @@ def test_both_forward_kernels_serve_a_grid(grid, device, monkeypatch):
     check(*arguments("grid scattered", device))
 
 
+def test_tf32_where_it_is_asked_for(device, monkeypatch):
+    args, config = arguments("grid band", device)
+    monkeypatch.setattr(launch, "dot_precision", lambda dtype: "tf32")
+    weights = local_attention(*args, **config, backend="triton")
+    truth = local_attention_reference(*args, **config, upcast=torch.float64)
+    # the interpreter multiplies in float32 all the same; a GPU's two factors have 11 bits
+    limit = 1e-5 if device.type == "cpu" else 2e-3
+    assert (weights.double() - truth).abs().max() <= limit
+
+
 def test_one_program_walks_all_queries_of_a_pixel(device, monkeypatch):
     monkeypatch.setattr(launch, "PROGRAMS", 1)
     check(*arguments("grid one pixel x 5", device))

@@ -55,10 +55,13 @@ def _forward(arch: str, dtype: str, label: str, shape: dict[str, int]) -> Iterat
     out = {"out_ptr": f"*{dtype}", "scale": "fp32"}
     starts = {"row_start_ptr": "*i32", "col_start_ptr": "*i32", "rows": "i32"}
     offsets = {"row_offset_ptr": "*fp32", "col_offset_ptr": "*fp32"}
-    yield _spec(
-        "forward_grid", arch, dtype, label, shape, maps | sizes | TABLES | starts | offsets | out,
-        {"PRECISION": "ieee", "BIAS": tiles.bias_entries(shape["SIDE"])}, SLOTS, tensor_cores=dtype != "fp32",
-    )  # fmt: skip
+    grid = maps | sizes | TABLES | starts | offsets | out
+    bias = tiles.bias_entries(shape["SIDE"])
+    for precision in ("ieee", "tf32") if dtype == "fp32" and arch.startswith("sm_") else ("ieee",):
+        yield _spec(
+            "forward_grid", arch, dtype, label + " tf32" * (precision == "tf32"), shape, grid,
+            {"PRECISION": precision, "BIAS": bias}, SLOTS, dtype != "fp32" or precision == "tf32",
+        )  # fmt: skip
     for mode in ("GRID", "POINTS", "RASTER"):
         yield _spec(
             "forward_any", arch, dtype, f"{label} {mode.lower()}", shape,
