@@ -95,6 +95,25 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
     return longer
 
 
+def first_stages(model: SuperResolver, stages: int) -> SuperResolver:
+    """A cascade's first stages as a model of their own, with copies of its weights.
+
+    Args:
+        model: with at least so many stages; it stays as it is.
+        stages: how many to keep, from 1.
+
+    Raises:
+        ConfigError: the model has fewer, or another kind of decoder.
+    """
+    have = model.config.decoder.get("stages", 0)
+    if not 1 <= stages <= have:
+        raise ConfigError(f"{model.config.name} has {have} stages, and {stages} of them cannot be kept.")
+    shorter = SuperResolver(model.config.with_overrides(decoder={"stages": stages}), backend=model.backend)
+    kept = shorter.state_dict().keys()
+    shorter.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})
+    return shorter.to(model.device, model.dtype).train(model.training)
+
+
 def _config_of(source: str | os.PathLike[str]) -> ModelConfig:
     text = os.fspath(source)
     if text in registry.REGISTRY:

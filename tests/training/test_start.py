@@ -11,7 +11,7 @@ from clit_zoo.decoders.clit import GAIN
 from clit_zoo.errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
 from clit_zoo.training.loop import Run
 from clit_zoo.training.recipe import Recipe
-from clit_zoo.training.start import starting_model, with_stages
+from clit_zoo.training.start import first_stages, starting_model, with_stages
 
 
 def new_stage(state: dict, name: str) -> bool:
@@ -51,6 +51,18 @@ def test_stages_are_not_dropped():
         with_stages(tiny_model(3), 1)
     model = tiny_model(2)
     assert with_stages(model, 2) is model
+
+
+def test_first_stages_are_the_model_itself_up_to_their_factors():
+    """A cascade takes as many stages as its factor needs: up to ×4 the first alone."""
+    long = tiny_model(3)
+    image = torch.rand(1, 3, 8, 9)
+    for stages, size in ((1, (32, 20)), (2, (100, 144))):
+        short = first_stages(long, stages)
+        assert short.config.decoder["stages"] == stages and short.training == long.training
+        torch.testing.assert_close(short(image, size), long(image, size), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match=r"has 3 stages, and 4 of them cannot be kept"):
+        first_stages(long, 4)
 
 
 def test_from_scratch_by_name_or_folder(tiny):

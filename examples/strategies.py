@@ -1,0 +1,53 @@
+"""Compare training strategies as Table 5 of the CLIT paper does: one row a model, one column a scale.
+
+    for s in u14 u112 alternating; do
+        python examples/finetune.py --model edsr-light-lit --from-scratch --strategy $s --data DIR --out $s/
+    done
+    python examples/strategies.py Set14/HR u14/model u112/model alternating/model
+
+A cascade gets a row for each number of its stages: what a stage adds is its row less the one above.
+Run it again after an interruption: finished images are in --resume and are not computed twice.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import clit_zoo
+from clit_zoo import paper
+from clit_zoo.evaluation import Runner, evaluate, model_runner
+from clit_zoo.training.start import first_stages
+
+
+def methods(names: list[str]) -> Iterator[Runner]:
+    """The models, and the first stages of cascades."""
+    for name in names:
+        model = clit_zoo.from_pretrained(name)
+        stages = model.config.decoder.get("stages", 1)
+        for count in range(1, stages):
+            yield model_runner(first_stages(model, count), f"{name}, {count} of {stages} stages")
+        yield model_runner(model, name if stages == 1 else f"{name}, all {stages} stages")
+
+
+def line(name: str, figures: dict[float, float], scales: list[float]) -> str:
+    """One row of the Markdown table."""
+    cells = [f"{figures[scale]:.3f}" if scale in figures else "" for scale in scales]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("folder", type=Path, help="of original pictures")
+parser.add_argument("models", nargs="+", help="names, folders or Hub repositories")
+parser.add_argument("--scales", type=float, nargs="+", default=[2, 3, 4, 6, 8, 12])
+parser.add_argument("--resume", type=Path, help="keep finished scores in this file and go on from it")
+args = parser.parse_args()
+
+print(f"| PSNR in dB | {' | '.join(f'×{scale:g}' for scale in args.scales)} |")
+print("|---|" + "---:|" * len(args.scales))
+for method in methods(args.models):
+    results = evaluate(method, args.folder, args.scales, ssim=False, resume_file=args.resume)
+    for skipped in results.skipped:
+        print(f"{skipped.image} was left out: {skipped.reason}")
+    print(line(method.name, {mean.scale: mean.psnr for mean in results.means()}, args.scales), flush=True)
+for row in paper.rows("DIV2K", table=5):
+    print(line(f"the paper on DIV2K: {row.method}", row.psnr, args.scales))
