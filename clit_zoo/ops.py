@@ -27,15 +27,16 @@ def decode_stage(
     *,
     previous: Tensor | None = None,
     gain: float = 0.75,
+    base: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """``clit_kernels.decode_stage``, traceable."""
     if not torch.compiler.is_compiling():
         return decode_stage_eager(
-            q, k, v, queries, stage, cell, previous=previous, gain=gain, backend=backend
+            q, k, v, queries, stage, cell, previous=previous, gain=gain, base=base, backend=backend
         )
     return _decode_stage(
-        [q, k, v, *stage.tensors()], type(queries).__name__, list(queries), cell, previous,
+        [q, k, v, *stage.tensors()], type(queries).__name__, list(queries), cell, previous, base,
         stage.heads, stage.radius, gain, backend,
     )  # fmt: skip
 
@@ -47,34 +48,39 @@ def _decode_stage(
     where: list[Tensor],
     cell: Tensor,
     previous: Tensor | None,
+    base: Tensor | None,
     heads: int,
     radius: int,
     gain: float,
     backend: str,
 ) -> Tensor:
-    return _run(tensors, kind, where, cell, previous, heads, radius, gain, backend).clone()
+    return _run(tensors, kind, where, cell, previous, base, heads, radius, gain, backend).clone()
 
 
 def _run(
     tensors: list[Tensor], kind: str, where: list[Tensor], cell: Tensor, previous: Tensor | None,
-    heads: int, radius: int, gain: float, backend: str,
+    base: Tensor | None, heads: int, radius: int, gain: float, backend: str,
 ) -> Tensor:  # fmt: skip
     q, k, v, proj_weight, proj_bias, *mlp = tensors
     half = len(mlp) // 2
     stage = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], heads, radius)
     queries: Queries = _KINDS[kind](*where)
-    return decode_stage_eager(q, k, v, queries, stage, cell, previous=previous, gain=gain, backend=backend)
+    return decode_stage_eager(
+        q, k, v, queries, stage, cell, previous=previous, gain=gain, base=base, backend=backend
+    )
 
 
 @_decode_stage.register_fake
-def _(tensors, kind, where, cell, previous, heads, radius, gain, backend):
+def _(tensors, kind, where, cell, previous, base, heads, radius, gain, backend):
     if kind == "Grid":
         count = where[0].shape[0] * where[2].shape[0]
     elif kind == "Points":
         count = where[0].shape[1]
     else:
         count = where[0].shape[1] * where[0].shape[2] * where[0].shape[3]
-    return tensors[2].new_empty(tensors[2].shape[0], count, tensors[-1].shape[0])
+    v, out = tensors[2], tensors[-1].shape[0]
+    dtype = v.dtype if base is None else torch.promote_types(v.dtype, base.dtype)
+    return v.new_empty(v.shape[0], count, out, dtype=dtype)
 
 
 @torch.library.custom_op("clit_zoo::decode_stage_backward", mutates_args=())
@@ -84,7 +90,6 @@ def _decode_stage_backward(
     kind: str,
     where: list[Tensor],
     cell: Tensor,
-    previous: Tensor | None,
     heads: int,
     radius: int,
     gain: float,
@@ -92,7 +97,7 @@ def _decode_stage_backward(
 ) -> list[Tensor]:
     def differentiate() -> list[Tensor]:
         inputs = [t.detach().requires_grad_() for t in tensors]
-        out = _run(inputs, kind, where, cell, None, heads, radius, gain, backend)
+        out = _run(inputs, kind, where, cell, None, None, heads, radius, gain, backend)
         grads = torch.autograd.grad(out, inputs, grad.to(out.dtype), allow_unused=True)
         return [torch.zeros_like(t) if g is None else g.clone() for g, t in zip(grads, tensors, strict=True)]
 
@@ -112,24 +117,27 @@ def _in_new_thread(work: Callable[[], list[Tensor]], device: torch.device) -> li
 
 
 @_decode_stage_backward.register_fake
-def _(grad, tensors, kind, where, cell, previous, heads, radius, gain, backend):
+def _(grad, tensors, kind, where, cell, heads, radius, gain, backend):
     return [torch.empty_like(t) for t in tensors]
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    tensors, kind, where, cell, previous, *settings = inputs
+    tensors, kind, where, cell, previous, base, *settings = inputs
     ctx.save_for_backward(cell, *where, *tensors)
     ctx.kind, ctx.where, ctx.settings = kind, len(where), settings
-    ctx.previous = None if previous is None else previous.dtype
+    ctx.added = [None if t is None else t.dtype for t in (previous, base)]
 
 
 def _backward(ctx, grad):
     cell, *rest = ctx.saved_tensors
     where, tensors = rest[: ctx.where], rest[ctx.where :]
-    grads = _decode_stage_backward(grad, tensors, ctx.kind, where, cell, None, *ctx.settings)
+    grads = _decode_stage_backward(grad, tensors, ctx.kind, where, cell, *ctx.settings)
     gain = ctx.settings[2]
-    to_previous = None if ctx.previous is None else (gain * grad).to(ctx.previous)
-    return grads, None, [None] * len(where), None, to_previous, None, None, None, None
+    to_previous, to_base = (
+        None if dtype is None else (scale * grad).to(dtype)
+        for dtype, scale in zip(ctx.added, (gain, 1), strict=True)
+    )
+    return grads, None, [None] * len(where), None, to_previous, to_base, None, None, None, None
 
 
 _decode_stage.register_autograd(_backward, setup_context=_setup_context)

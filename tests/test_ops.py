@@ -73,7 +73,7 @@ def test_opcheck(kind):
     mlp = [torch.randn(6, 9 * dim + 2), torch.randn(3, 6), torch.randn(6), torch.randn(3)]
     tensors = [t.requires_grad_() for t in (*maps, *stage, *mlp)]
     where = queries(kind)
-    previous = torch.randn(2, where.count, 3, requires_grad=True)
+    previous, base = (torch.randn(2, where.count, 3, requires_grad=True) for _ in range(2))
     cell = torch.rand(2, 2)
-    arguments = (tensors, kind, list(where), cell, previous, heads, 1, 0.75, "hoisted")
+    arguments = (tensors, kind, list(where), cell, previous, base, heads, 1, 0.75, "hoisted")
     torch.library.opcheck(ops._decode_stage, arguments)

@@ -112,22 +112,23 @@ class CLIT(nn.Module):
         maps = [BandedMap(base, s, self.radius, *p) for s, p in zip(sizes, projections, strict=True)]
         cells = [geometry.cell_size(s, size, batch, device) for s in sizes]
         grids = [geometry.grid(s, size, device) for s in sizes]
-        skip = geometry.grid((h, w), size, device)
+        on_image = geometry.grid((h, w), size, device)
         out = image.new_empty(batch, 3, *size)
         whole = backend == "reference"
         for start, stop in cut_rows(maps, size[0], base, whole=whole):
-            residual: Tensor | None = None
+            bilinear = resample_grid(image, on_image.rows(start, stop), "border")
+            skips = _last(bilinear.flatten(2).transpose(1, 2), len(sizes))
+            found: Tensor | None = None
             for i, (stage_map, grid) in enumerate(zip(maps, grids, strict=True)):
                 ends = (geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1))
                 top, (q, k, v) = stage_map.rows(*ends)
-                residual = decode_stage(
+                found = decode_stage(
                     q, k, v, grid.rows(start, stop).shifted(top), self._stage(i), cells[i],
-                    previous=residual, gain=GAIN, backend=backend,
+                    previous=found, gain=GAIN, base=skips[i], backend=backend,
                 )  # fmt: skip
                 del q, k, v  # or the map could not let go of them for the next band
-            assert residual is not None
-            band = residual.transpose(1, 2).unflatten(2, (stop - start, size[1]))
-            out[:, :, start:stop] = band + resample_grid(image, skip.rows(start, stop), "border")
+            assert found is not None
+            out[:, :, start:stop] = found.transpose(1, 2).unflatten(2, (stop - start, size[1]))
             if progress is not None:
                 progress(stop / size[0])
         return out
@@ -157,18 +158,19 @@ class CLIT(nn.Module):
             (B, N, 3), normalised as ``image`` is.
         """
         base = self.conv_ch(feature)
-        residual: Tensor | None = None
-        for i, stage_size in enumerate(sizes):
+        bilinear = sample_border(image, geometry.points(coords, (image.shape[2], image.shape[3])))
+        found: Tensor | None = None
+        for i, (stage_size, skip) in enumerate(zip(sizes, _last(bilinear, len(sizes)), strict=True)):
             queries: Queries = geometry.points(coords, stage_size)
             if raster is not None and stage_size == tuple(feature.shape[-2:]):
                 queries = raster
             q, k, v = self._maps(i, base, stage_size)
-            residual = decode_stage(
+            found = decode_stage(
                 q, k, v, queries, self._stage(i), _scaled(cell, stage_size),
-                previous=residual, gain=GAIN, backend=backend,
+                previous=found, gain=GAIN, base=skip, backend=backend,
             )  # fmt: skip
-        assert residual is not None
-        return residual + sample_border(image, geometry.points(coords, (image.shape[2], image.shape[3])))
+        assert found is not None
+        return found
 
     def query_blocks(
         self,
@@ -194,26 +196,29 @@ class CLIT(nn.Module):
         base = self.conv_ch(feature)
         blocks, per_block = coords.shape[1:3]
         flat = coords.flatten(1, 2)
-        residual: Tensor | None = None
-        for i, stage_size in enumerate(sizes):
+        bilinear = sample_border(image, geometry.points(flat, (image.shape[2], image.shape[3])))
+        found: Tensor | None = None
+        for i, (stage_size, skip) in enumerate(zip(sizes, _last(bilinear, len(sizes)), strict=True)):
             points, cells = geometry.points(flat, stage_size), _scaled(cell, stage_size)
             stage = self._stage(i)
             if stage_size == tuple(feature.shape[-2:]):
                 q, k, v = self._maps(i, base, stage_size)
-                residual = decode_stage(
-                    q, k, v, points, stage, cells, previous=residual, gain=GAIN, backend=backend
+                found = decode_stage(
+                    q, k, v, points, stage, cells, previous=found, gain=GAIN, base=skip, backend=backend
                 )
                 continue
             by_block = Points(*(t.unflatten(1, (blocks, per_block)) for t in points))
             (q, k, v), local = block_maps(base, stage_size, by_block, span, self.radius, *self._projection(i))
-            if residual is not None:
-                residual = residual.unflatten(1, (blocks, per_block)).flatten(0, 1)
-            residual = decode_stage(
+            before, skip = (
+                None if t is None else t.unflatten(1, (blocks, per_block)).flatten(0, 1)
+                for t in (found, skip)
+            )
+            found = decode_stage(
                 q, k, v, local, stage, cells.repeat_interleave(blocks, 0),
-                previous=residual, gain=GAIN, backend=backend,
+                previous=before, gain=GAIN, base=skip, backend=backend,
             ).unflatten(0, (-1, blocks)).flatten(1, 2)  # fmt: skip
-        assert residual is not None
-        return residual + sample_border(image, geometry.points(flat, (image.shape[2], image.shape[3])))
+        assert found is not None
+        return found
 
     def attention(
         self, feature: Tensor, coords: Tensor, sizes: Sequence[Size], *, backend: str = "auto"
@@ -268,3 +273,8 @@ class CLIT(nn.Module):
 def _scaled(cell: Tensor, size: Size) -> Tensor:
     """Cells (B, 2) of a picture spanning [-1, 1], in half feature pixels."""
     return cell * torch.tensor(size, dtype=cell.dtype, device=cell.device)
+
+
+def _last(skip: Tensor, stages: int) -> list[Tensor | None]:
+    """What each stage adds besides the residual before it: nothing, and in the end the bilinear image."""
+    return [*[None] * (stages - 1), skip]

@@ -42,7 +42,7 @@ def coordinate_decode(
         backend: "auto", "triton", "hoisted" or "reference".
 
     Returns:
-        (B, Q, out) in v's dtype.
+        (B, Q, out) in v's dtype, or ``base``'s where that is wider.
 
     Raises:
         ValueError: the backend named cannot serve this call; the message says why.
@@ -59,7 +59,7 @@ def coordinate_decode(
         return coordinate_decode_triton(*args, previous=previous, gain=gain, base=base)
     run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
     out = run(*args, previous=previous, gain=gain)
-    return out if base is None else out + base.to(out.dtype)
+    return out if base is None else out + base
 
 
 def why_not(

@@ -37,12 +37,14 @@ def coordinate_decode_triton(
     """
     dtype = kernel_dtype(v.dtype)
     weights, v_cast = weights.to(dtype), v.to(dtype)
-    previous, base = (None if t is None else t.to(dtype) for t in (previous, base))
+    previous = None if previous is None else previous.to(dtype)
+    asked = v.dtype if base is None else torch.promote_types(v.dtype, base.dtype)
+    base = None if base is None else base.to(torch.promote_types(dtype, base.dtype))
     with torch.autocast(v.device.type, enabled=False):
         out = _CoordinateDecode.apply(
             weights, v_cast, previous, base, cell, queries, gain, len(mlp_weights), *mlp_weights, *mlp_biases
         )
-    return out.to(v.dtype)
+    return out.to(asked)
 
 
 class _CoordinateDecode(torch.autograd.Function):
@@ -70,7 +72,7 @@ class _CoordinateDecode(torch.autograd.Function):
         count = ctx.count
         kept, mlp = saved[: count - 1], saved[count - 1 :]
         needs = ctx.needs_input_grad
-        grad_hidden, grad_weights, grad_biases = _backward_later(grad, kept, mlp[:count])
+        grad_hidden, grad_weights, grad_biases = _backward_later(grad.to(v.dtype), kept, mlp[:count])
         layers = prepare(mlp[:count], mlp[count:], cell, weights.shape[2], weights.shape[3], v.dtype)
         grad_hidden = F.pad(grad_hidden, (0, layers.widths[0] - grad_hidden.shape[-1])).contiguous()
         to_weights, to_v = backward_queries(grad_hidden, weights, v, ctx.queries, layers, needs[0], needs[1])

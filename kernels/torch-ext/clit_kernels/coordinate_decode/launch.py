@@ -162,7 +162,7 @@ def later_layers(
     base: Tensor | None,
     kept: list[Tensor] | None = None,
 ) -> Tensor:
-    """Outputs (B, Q, out) from the first layer's ``hidden`` (B, Q, D rounded up).
+    """Outputs (B, Q, out), in the dtype of ``base``, from the first layer's ``hidden`` (B, Q, D rounded up).
 
     ``hidden`` is overwritten. Where ``kept`` is a list, it is not, and every later hidden layer before its
     GELU, (B, Q, width rounded up), is appended to the list.
@@ -174,7 +174,7 @@ def later_layers(
     for start, stop in segments(layers, kept is not None):
         widths, last = layers.widths[start : stop + 1], stop == len(layers.widths) - 1
         if last:
-            y = x.new_empty(batch, count, layers.out)
+            y = x.new_empty(batch, count, layers.out, dtype=x.dtype if base is None else base.dtype)
         else:
             y = x if kept is None and widths[-1] == x.shape[-1] else x.new_empty(batch, count, widths[-1])
         if rows:

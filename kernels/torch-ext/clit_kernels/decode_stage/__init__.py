@@ -39,7 +39,7 @@ def decode_stage(
         backend: "auto", "triton", "hoisted" or "reference".
 
     Returns:
-        (B, Q, out) in the maps' dtype.
+        (B, Q, out) in the maps' dtype, or ``base``'s where that is wider.
 
     Raises:
         ValueError: the backend named cannot serve this call; the message says why.
@@ -52,7 +52,7 @@ def decode_stage(
         return decode_stage_triton(*args, previous=previous, gain=gain, base=base)
     run = decode_stage_reference if chosen == "reference" else decode_stage_hoisted
     out = run(*args, previous=previous, gain=gain)
-    return out if base is None else out + base.to(out.dtype)
+    return out if base is None else out + base
 
 
 def why_not(

@@ -50,9 +50,11 @@ def decode_stage_triton(
             weights, v, queries, stage.mlp_weights, stage.mlp_biases, cell,
             previous=previous, gain=gain, base=base,
         )  # fmt: skip
-    asked, dtype = v.dtype, kernel_dtype(v.dtype)
+    asked = v.dtype if base is None else torch.promote_types(v.dtype, base.dtype)
+    dtype = kernel_dtype(v.dtype)
     q, k, v = (channels_last(t.to(dtype))[0] for t in (q, k, v))
-    previous, base = (None if t is None else t.to(dtype) for t in (previous, base))
+    previous = None if previous is None else previous.to(dtype)
+    base = None if base is None else base.to(torch.promote_types(dtype, base.dtype))
     with torch.no_grad(), torch.autocast(v.device.type, enabled=False):
         layers = prepare(stage.mlp_weights, stage.mlp_biases, cell, stage.heads, stage.area, dtype)
         if isinstance(queries, Grid):
@@ -67,7 +69,7 @@ def _decode_points(
     previous: Tensor | None, gain: float, base: Tensor | None,
 ) -> Tensor:  # fmt: skip
     points = as_points(queries, q.shape[0])
-    out = v.new_empty(v.shape[0], points.count, layers.out)
+    out = v.new_empty(v.shape[0], points.count, layers.out, dtype=_out_dtype(v, base))
     chunk = _queries_per_tile(v, stage, layers)
     for start in range(0, points.count, chunk):
         here = slice(start, start + chunk)
@@ -86,7 +88,7 @@ def _decode_grid(
 ) -> Tensor:  # fmt: skip
     batch, channels = v.shape[:2]
     rows, cols = grid.row.shape[0], grid.col.shape[0]
-    out = v.new_empty(batch, rows, cols, layers.out)
+    out = v.new_empty(batch, rows, cols, layers.out, dtype=_out_dtype(v, base))
     if out.numel() == 0:
         return out.flatten(1, 2)
     index = torch.cat((grid.row, grid.col)).tolist()  # the one wait for the device
@@ -126,6 +128,10 @@ def _decode_grid(
         values = decode.later_layers(hidden, layers, added[0], gain, added[1])
         out[:, down, across] = values.unflatten(1, (down.stop - down.start, -1))
     return out.flatten(1, 2)
+
+
+def _out_dtype(v: Tensor, base: Tensor | None) -> torch.dtype:
+    return v.dtype if base is None else base.dtype
 
 
 def _queries_per_tile(v: Tensor, stage: StageWeights, layers: Layers) -> int:
