@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def describe(device: torch.device) -> dict[str, Any]:
     """Device, threads, versions, commit, date, and how busy the machine was."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        **(_gpu(device) if device.type == "cuda" else {"device": _cpu()}),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -25,6 +25,17 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": properties.name,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda or torch.version.hip,
     }
 
 

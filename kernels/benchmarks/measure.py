@@ -1,27 +1,52 @@
 """Times backends side by side, and only those whose results are right.
 
-A case is one computation and the backends that can do it, the first being the yardstick. Each round runs
-every backend once, so that whatever else the machine does falls on all of them alike. Nothing is timed where
-a backend's result is wrong.
+A case is one computation and the backends that can do it, the first being the yardstick. Nothing is timed
+where a backend's result is wrong. Each round runs every backend once, so that whatever else the machine does
+falls on all of them alike. What is not timed, or not on the whole case, leaves a row that says why.
 """
 
-import json
+import gc
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from environment import describe
+from timing import clock, matmul_peak, with_memory
 from torch import Tensor
 
 LONG = 5.0
 """A first run of so many seconds needs no warm-up and counts as a measurement."""
 
-Compute = Callable[[Any, str], Tensor]
+MOST_RUNS = 50
+
+Compute = Callable[[Any, str], Any]
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the project promises of one backend: ``key`` of its row is at least, or at most, ``limit``."""
+
+    backend: str
+    key: str
+    limit: float
+    words: str
+    at_least: bool = True
+
+    def kept(self, row: Row) -> bool | None:
+        """Whether a row keeps it; None where the row does not have the figure."""
+        value = row.get(self.key)
+        return None if value is None else bool(value >= self.limit if self.at_least else value <= self.limit)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A result, its exact value, and what plain PyTorch makes of it in the same dtype."""
+
+    result: Sequence[Tensor]
+    plain: Sequence[Tensor]
+    truth: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,136 +58,180 @@ class Case:
         backends: their names, the yardstick first.
         prepare: makes the inputs, once; takes the device.
         run: computes it from what ``prepare`` made, by a backend.
-        check: a smaller computation for the gate, where the yardstick would take too long; only the other
-            backends are timed then.
-        truth: the exact result, where the yardstick's own error would count; it is the yardstick's otherwise.
-        tolerance: largest difference from the truth, as a share of its range.
-        wanted: smallest speed-up of the last backend that the project promises, if any.
-        limit: longest time of it in seconds that the project promises, if any.
+        check: what is compared before anything is timed; by default the whole result with the yardstick's.
+        spot: likewise, from the whole result of a backend that computed all of it.
+        exact: largest difference as a share of the truth's range; where None, at most twice that of plain
+            PyTorch in the same dtype, the largest and the root of the mean square alike.
+        promises: what the project promises of it.
         seconds: time for each backend's measurements; it is run at least once.
+        operations: of the whole, as ``counts`` reckons them.
+        dtype: whose matrix products those are.
+        shares: the part of the case that a slow backend is timed on.
+        part: the inputs of such a part, and how large it is exactly.
+        skipped: why a backend is not timed.
+        facts: more entries of every row.
     """
 
     name: str
     backends: Sequence[str]
     prepare: Callable[[torch.device], Any]
     run: Compute
-    check: Compute | None = None
-    truth: Callable[[Any], Tensor] | None = None
-    tolerance: float = 1e-5
-    wanted: float | None = None
-    limit: float | None = None
+    check: Callable[[Any, str], Check] | None = None
+    spot: Callable[[Any, Any], Check] | None = None
+    exact: float | None = 1e-5
+    promises: Sequence[Promise] = ()
     seconds: float = 10.0
+    operations: float | None = None
+    dtype: torch.dtype = torch.float32
+    shares: Mapping[str, float] = field(default_factory=dict)
+    part: Callable[[Any, float], tuple[Any, float]] | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class GateError(Exception):
     """A backend's result is wrong."""
 
 
-def measure(case: Case, device: torch.device) -> list[Row]:
-    """Check every backend of a case, then time them: a row for each.
+class Timed:
+    """One backend on a case, or a part of it: its inputs, times, error and memory; or why there are none."""
 
-    Raises:
-        GateError: a result is wrong; nothing is timed then.
-    """
-    times: dict[str, list[float]] = {name: [] for name in case.backends}
-    with torch.inference_mode():
-        inputs = case.prepare(device)
-        errors, first = _gate(case, inputs, device)
-        if case.check is None:
-            times |= {name: [seconds] for name, seconds in first.items() if seconds > LONG}
-        else:
-            del times[case.backends[0]]
-        while due := [name for name in times if _room(times[name], case.seconds)]:
-            for name in due:
-                times[name].append(_clock(case.run, inputs, name, device)[1])
-    yardstick = times.get(case.backends[0])
-    return [_row(case, name, measured, yardstick, errors[name]) for name, measured in times.items()]
+    def __init__(self, backend: str, inputs: Any, share: float):
+        self.backend, self.inputs, self.share = backend, inputs, share
+        self.times: list[float] = []
+        self.error: float | None = None
+        self.memory: dict[str, int] = {}
+        self.reason: str | None = None
+        self.failed = False
 
-
-def _gate(case: Case, inputs: Any, device: torch.device) -> tuple[dict[str, float], dict[str, float]]:
-    """Each backend's largest difference from the truth, as a share of its range; and the time it took."""
-    results, times = {}, {}
-    for name in case.backends:
-        results[name], times[name] = _clock(case.check or case.run, inputs, name, device)
-    truth = case.truth(inputs) if case.truth else results[case.backends[0]].double()
-    spread = float(truth.max() - truth.min())
-    errors = {name: float((r.double() - truth).abs().max()) / spread for name, r in results.items()}
-    for name in case.backends[1:]:
-        if not errors[name] <= case.tolerance:  # NaN must not pass
-            allowed = f"allowed are {case.tolerance:.0e}"
-            raise GateError(f"{case.name}: {name} is off by {errors[name]:.1e} of the range, {allowed}")
-    return errors, times
-
-
-def _room(times: list[float], seconds: float) -> bool:
-    return not times or (sum(times) + min(times) <= seconds and len(times) < 50)
-
-
-def _clock(compute: Compute, inputs: Any, backend: str, device: torch.device) -> tuple[Tensor, float]:
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    wait()
-    start = time.perf_counter()
-    result = compute(inputs, backend)
-    wait()
-    return result, time.perf_counter() - start
-
-
-def _row(case: Case, name: str, times: list[float], yardstick: list[float] | None, error: float) -> Row:
-    ordered, median = sorted(times), statistics.median(times)
-    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.2, 0.8))
-    gain = statistics.median(yardstick) / median if yardstick else None
-    row = {
-        "case": case.name, "backend": name, "median_s": median, "p20_s": low, "p80_s": high,
-        "runs": len(times), "speed_up": gain, "error": error, "tolerance": case.tolerance,
-    }  # fmt: skip
-    text = f"{name:>10}{_time(median):>10}{_time(low) + ' - ' + _time(high):>21}{len(times):>5}"
-    text += f"{'' if gain is None else f'{gain:.1f}x':>9}{error:>9.0e}"
-    if name == case.backends[-1] and case.wanted is not None and gain is not None:
-        row |= {"wanted": case.wanted}
-        text += promise(f"at least {case.wanted:g}x", gain >= case.wanted)
-    if name == case.backends[-1] and case.limit is not None:
-        row |= {"limit_s": case.limit}
-        text += promise(f"at most {case.limit:g} s", median <= case.limit)
-    return row | {"text": text}
-
-
-def promise(words: str, kept: bool) -> str:
-    """What the project promises, and whether it holds."""
-    return f"   {words}: {'yes' if kept else 'NO'}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
-
-
-class Report:
-    """Prints rows as they come, and appends them to a file of JSON lines with what they were measured on.
-
-    A row has a ``case``, a ``text`` for the table, and whatever else it measured.
-    """
-
-    def __init__(self, results: Path, device: torch.device):
-        self.results, self.device = results, device
-        results.parent.mkdir(parents=True, exist_ok=True)
-        print(", ".join(f"{key} {value}" for key, value in describe(device).items()))
-        columns = (
-            ("backend", 10),
-            ("median", 10),
-            ("20 - 80 %", 21),
-            ("runs", 5),
-            ("speed-up", 9),
-            ("error", 9),
+    def has_room(self, seconds: float) -> bool:
+        """Whether another run fits."""
+        if self.reason is not None:
+            return False
+        return not self.times or (
+            sum(self.times) + min(self.times) <= seconds and len(self.times) < MOST_RUNS
         )
-        print(f"{'case':<42}" + "".join(f"{name:>{width}}" for name, width in columns))
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Print and keep rows."""
-        here = describe(self.device)
-        with open(self.results, "a") as file:
-            for row in rows:
-                kept = {key: value for key, value in row.items() if key != "text"}
-                file.write(json.dumps(kept | here) + "\n")
-                print(f"{row['case']:<42}{row['text']}", flush=True)
+    @property
+    def median(self) -> float:
+        """Seconds for the whole case."""
+        return statistics.median(self.times) / self.share
+
+
+def measure(case: Case, device: torch.device) -> list[Row]:
+    """Check every backend of a case, then time those that are right: a row for each."""
+    inputs = case.prepare(device)
+    backends = [_timed(case, name, inputs) for name in case.backends]
+    truth: list[Tensor] = []
+    for backend in backends:
+        _guarded(backend, lambda b: _gate(case, b, truth, device))
+    for backend in backends:
+        _guarded(backend, lambda b: _warm_up(case, b, device))
+    while due := [b for b in backends if b.has_room(case.seconds)]:
+        for backend in due:
+            _guarded(backend, lambda b: b.times.append(_run(case, b, device)[1]))
+    return [_row(case, b, backends[0], device) for b in backends]
+
+
+def _timed(case: Case, name: str, inputs: Any) -> Timed:
+    share = case.shares.get(name, 1.0)
+    if share < 1 and case.part is not None:
+        inputs, share = case.part(inputs, share)
+    timed = Timed(name, inputs, share)
+    timed.reason = case.skipped.get(name)
+    return timed
+
+
+def _guarded(backend: Timed, work: Callable[[Timed], None]) -> None:
+    """Do ``work``; a backend that fails is left out from there on, and its row says why."""
+    if backend.reason is not None:
+        return
+    try:
+        work(backend)
+        return
+    except torch.cuda.OutOfMemoryError as error:
+        backend.reason = f"out of memory: {_short(error)}"
+    except GateError as error:
+        backend.reason, backend.failed = f"WRONG: {error}", True
+    except Exception as error:  # one backend's failure must not cost the others' measurements
+        backend.reason, backend.failed = f"FAILED: {type(error).__name__}: {_short(error)}", True
+    backend.times.clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return (lines[0] if len(lines[0]) > 20 else " ".join(lines))[:200]
+
+
+def _run(case: Case, backend: Timed, device: torch.device) -> tuple[Any, float]:
+    return clock(lambda: case.run(backend.inputs, backend.backend), device)
+
+
+def _gate(case: Case, backend: Timed, truth: list[Tensor], device: torch.device) -> None:
+    """Fail where the result is wrong; ``truth`` takes the yardstick's result, where others are held to it."""
+    yardstick = backend.backend == case.backends[0]
+    if case.check is not None:
+        backend.error = _judge(case.exact, case.check(backend.inputs, backend.backend), yardstick)
+        return
+    result, seconds = _run(case, backend, device)
+    if yardstick:
+        truth.append(result)
+    backend.error = _judge(case.exact, Check([result], truth, [t.double() for t in truth]), yardstick)
+    if seconds > LONG:
+        backend.times.append(seconds)
+
+
+def _judge(exact: float | None, found: Check, yardstick: bool) -> float:
+    """The largest difference as a share of the truth's range; raises where it is more than is allowed.
+
+    The yardstick is what others are compared with: its own rounding is reported and not judged.
+    """
+    worst = 0.0
+    for result, plain, truth in zip(found.result, found.plain, found.truth, strict=True):
+        spread = max(float(truth.max() - truth.min()), 1e-30)
+        error, usual = ((t.double() - truth).abs() / spread for t in (result, plain))
+        for kind, size in (("largest", Tensor.max), ("root mean square", _rms)):
+            value = float(size(error))
+            limit = 2 * float(size(usual)) if exact is None else exact
+            if not yardstick and not value <= limit:  # NaN must not pass
+                raise GateError(f"off by {value:.1e} of the range ({kind}), allowed are {limit:.1e}")
+        worst = max(worst, float(error.max()))
+    return worst
+
+
+def _rms(error: Tensor) -> Tensor:
+    return error.square().mean().sqrt()
+
+
+def _warm_up(case: Case, backend: Timed, device: torch.device) -> None:
+    """Run once or twice before the clock counts: compilation, memory pools; and look at the whole result."""
+    if device.type != "cuda" and case.check is None:
+        return  # the gate ran the whole case
+    if device.type == "cuda" or backend.backend.startswith("compiled"):
+        case.run(backend.inputs, backend.backend)  # what compiling takes is not what running takes
+    result, backend.memory = with_memory(lambda: case.run(backend.inputs, backend.backend), device)
+    if case.spot is not None and backend.share == 1:
+        _judge(case.exact, case.spot(backend.inputs, result), backend.backend == case.backends[0])
+
+
+def _row(case: Case, backend: Timed, yardstick: Timed, device: torch.device) -> Row:
+    row: Row = {"case": case.name, "backend": backend.backend, **case.facts}
+    row |= {"error": backend.error, "tolerance": case.exact or "twice plain PyTorch's"}
+    if backend.reason is not None or not backend.times:
+        return row | {"skipped": backend.reason, "failed": backend.failed}
+    ordered, whole = sorted(backend.times), backend.median
+    low, high = (ordered[round(share * (len(ordered) - 1))] / backend.share for share in (0.2, 0.8))
+    row |= {"median_s": whole, "p20_s": low, "p80_s": high, "runs": len(ordered), "share": backend.share}
+    row |= {"speed_up": yardstick.median / whole if yardstick.times else None, **backend.memory}
+    if case.operations is not None:
+        row |= {"operations": case.operations, "tflops": case.operations / whole / 1e12}
+        if device.type == "cuda":
+            peak = matmul_peak(device, case.dtype)
+            row |= {"matmul_peak_tflops": peak / 1e12, "share_of_peak": case.operations / whole / peak}
+    if backend.memory and yardstick.memory and yardstick.share == backend.share == 1:
+        taken = [b.memory["peak_bytes"] - b.memory["before_bytes"] for b in (yardstick, backend)]
+        row["memory_ratio"] = taken[0] / max(taken[1], 1)
+    kept = {p.words: p.kept(row) for p in case.promises if p.backend == backend.backend}
+    return row | ({"promises": kept} if kept else {})
