@@ -173,17 +173,17 @@ def _gate(case: Case, backend: Timed, truth: list[Tensor], device: torch.device)
     """Fail where the result is wrong; ``truth`` takes the yardstick's result, where others are held to it."""
     yardstick = backend.backend == case.backends[0]
     if case.check is not None:
-        backend.error = _judge(case.exact, case.check(backend.inputs, backend.backend), yardstick)
+        backend.error = judge(case.exact, case.check(backend.inputs, backend.backend), yardstick)
         return
     result, seconds = _run(case, backend, device)
     if yardstick:
         truth.append(result)
-    backend.error = _judge(case.exact, Check([result], truth, [t.double() for t in truth]), yardstick)
+    backend.error = judge(case.exact, Check([result], truth, [t.double() for t in truth]), yardstick)
     if seconds > LONG:
         backend.times.append(seconds)
 
 
-def _judge(exact: float | None, found: Check, yardstick: bool) -> float:
+def judge(exact: float | None, found: Check, yardstick: bool = False) -> float:
     """The largest difference as a share of the truth's range; raises where it is more than is allowed.
 
     The yardstick is what others are compared with: its own rounding is reported and not judged.
@@ -213,7 +213,7 @@ def _warm_up(case: Case, backend: Timed, device: torch.device) -> None:
         case.run(backend.inputs, backend.backend)  # what compiling takes is not what running takes
     result, backend.memory = with_memory(lambda: case.run(backend.inputs, backend.backend), device)
     if case.spot is not None and backend.share == 1:
-        _judge(case.exact, case.spot(backend.inputs, result), backend.backend == case.backends[0])
+        judge(case.exact, case.spot(backend.inputs, result), backend.backend == case.backends[0])
 
 
 def _row(case: Case, backend: Timed, yardstick: Timed, device: torch.device) -> Row:

@@ -37,7 +37,7 @@ def prepare(
         "cell": torch.full((batch, 2), 2 / (3 * side), device=device),
         "kind": kind,
         "dtype": dtype,
-        "small": _small(device, name, kind, dtype),
+        "small": small_stage(device, name, kind, dtype),
     }
 
 
@@ -58,7 +58,8 @@ def run(x: dict[str, Any], backend: str) -> Tensor:
     return loss.detach()
 
 
-def _small(device: torch.device, name: str, kind: str, dtype: torch.dtype) -> dict[str, Any]:
+def small_stage(device: torch.device, name: str, kind: str, dtype: torch.dtype) -> dict[str, Any]:
+    """One stage for the check: maps in ``dtype``, weights in float32."""
     batch, h, w = SMALL
     weights = stage_weights(name, device, torch.float32)
     channels = counts.Shape.of(load(name, torch.device("meta")).config).channels
