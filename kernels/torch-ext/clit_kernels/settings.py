@@ -1,7 +1,7 @@
 """Tile configurations: measured ones from ``settings/<arch>.json``, else the kernel's own heuristic default.
 
-A tile is a dict of a kernel's block sizes together with ``num_warps`` and ``num_stages``. It is passed
-explicitly to every launch; nothing is tuned while a user waits. A file holds rows such as
+A tile is a dict of a kernel's block sizes together with the compiler's ``OPTIONS``. It is passed explicitly
+to every launch; nothing is tuned while a user waits. A file holds rows such as
 
     {"kernel": "local_attention/forward_grid", "when": {"dtype": "bf16", "side": 7}, "tile": {"SLOTS": 16}}
 
@@ -15,6 +15,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
+
+OPTIONS = ("num_warps", "num_stages", "maxnreg")
+"""Entries of a tile that are Triton's and not the kernel's; ``maxnreg`` only where NVIDIA's chips need it."""
 
 FOLDER = Path(__file__).with_name("settings")
 

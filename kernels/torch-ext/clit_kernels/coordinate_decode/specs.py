@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..triton_support import DTYPES, KernelSpec
 from . import kernel, kernel_backward, kernel_mlp, tiles
@@ -13,8 +13,9 @@ SHAPES = (
 )
 """(C, heads, radius, widths of the MLP) of the paper's models and of the light one."""
 
-SLOTS = (4, 9, 16, 36)
-"""Queries of each feature pixel at x2, x3, x4 and x6."""
+SLOTS = (4, 8, 16, 32)
+"""Queries of a feature pixel that a program takes at once, all that ``tiles.tile`` may answer with: x2 has 4,
+x3 and x4 have 16, larger factors 32 or several times 32."""
 
 POINTERS = {
     "constant_ptr": "*fp32",
@@ -32,34 +33,49 @@ MODES = {"grid": kernel.GRID.value, "points": kernel.POINTS.value, "raster": ker
 
 
 def specs(arch: str) -> Iterator[KernelSpec]:
-    """Every kernel x shape x dtype, and the kinds of queries where the code differs."""
+    """Every kernel x shape x dtype, and the kinds of queries where the code differs.
+
+    float32 on NVIDIA's chips comes twice: exact, and as tf32 (there a grid's queries stand for all kinds,
+    which differ in a few index loads).
+    """
     for channels, heads, radius, widths in SHAPES:
         shape = tiles.constants(channels, heads, radius, widths[0])
         for dtype in DTYPES.values():
             label = f"{dtype} C={channels} H={heads} K={shape['SIDE']}"
-            for slots in SLOTS:
-                tile = tiles.tile("hoisted", arch, dtype, shape, slots)
-                constants = shape | {"PRODUCTS": tiles.PRODUCTS}
-                yield _spec("hoisted", kernel.hoisted, dtype, f"{label} slots={slots}", constants, tile)
-            yield from _any_queries(arch, dtype, label, shape)
-            yield from _later_layers(arch, dtype, label, widths)
+            for precision in ("ieee", "tf32") if dtype == "fp32" and arch.startswith("sm_") else ("ieee",):
+                call = _Call(arch, dtype, precision, label + " tf32" * (precision == "tf32"))
+                for slots in SLOTS:
+                    tile = tiles.tile("hoisted", arch, dtype, shape, slots)
+                    constants = shape | {"PRODUCTS": tiles.PRODUCTS}
+                    yield _spec("hoisted", kernel.hoisted, call, f"slots={slots}", constants, tile)
+                yield from _any_queries(call, shape)
+                yield from _later_layers(call, widths)
 
 
-def _any_queries(arch: str, dtype: str, label: str, shape: dict[str, int]) -> Iterator[KernelSpec]:
+class _Call(NamedTuple):
+    arch: str
+    dtype: str
+    precision: str
+    label: str
+
+
+def _any_queries(call: _Call, shape: dict[str, int]) -> Iterator[KernelSpec]:
     for name, function in (
         ("direct", kernel.direct),
         ("grad_first", kernel_backward.grad_first),
         ("grad_queries", kernel_backward.grad_queries),
     ):
-        tile = tiles.tile(name, arch, dtype, shape)
+        tile = tiles.tile(name, call.arch, call.dtype, shape)
         for kind, mode in MODES.items():
+            if call.precision == "tf32" and kind != "grid":
+                continue
             constants = shape | {"MODE": mode, "ADD_VALUES": kind != "raster"}
-            yield _spec(name, function, dtype, f"{label} {kind}", constants, tile)
-    tile = tiles.tile("grad_raster", arch, dtype, shape)
-    yield _spec("grad_raster", kernel_backward.grad_raster, dtype, f"{label} raster", shape, tile)
+            yield _spec(name, function, call, kind, constants, tile)
+    tile = tiles.tile("grad_raster", call.arch, call.dtype, shape)
+    yield _spec("grad_raster", kernel_backward.grad_raster, call, "raster", shape, tile)
 
 
-def _later_layers(arch: str, dtype: str, label: str, widths: tuple[int, ...]) -> Iterator[KernelSpec]:
+def _later_layers(call: _Call, widths: tuple[int, ...]) -> Iterator[KernelSpec]:
     chains: set[tuple[int, ...]] = set(pairwise(widths))
     chains |= {widths[-3:]} if widths[0] > 128 else {widths}
     for chain in sorted(chains):
@@ -70,25 +86,34 @@ def _later_layers(arch: str, dtype: str, label: str, widths: tuple[int, ...]) ->
             "HAS_PREVIOUS": True,
             "HAS_BASE": True,
         }
+        tile = tiles.mlp_tile(call.arch, call.dtype, chain)
         name = "-".join(map(str, chain))
-        yield _spec(
-            "mlp", kernel_mlp.mlp, dtype, f"{label} {name}", constants, tiles.mlp_tile(arch, dtype, chain)
-        )
+        yield _spec("mlp", kernel_mlp.mlp, call, name, constants, tile)
+        # under autocast the skip and the picture stay float32
+        if constants["LAST"] and call.dtype != "fp32":
+            spec = _spec("mlp", kernel_mlp.mlp, call, f"{name} onto fp32", constants, tile)
+            yield spec._replace(types={**spec.types, "base_ptr": "*fp32", "out_ptr": "*fp32"})
 
 
 def _spec(
-    name: str, function: Any, dtype: str, label: str, constants: dict[str, Any], tile: dict[str, int]
+    name: str, function: Any, call: _Call, setting: str, constants: dict[str, Any], tile: dict[str, int]
 ) -> KernelSpec:
     names = function.arg_names
-    known = {k: v for k, v in (constants | tile | {"PRECISION": "ieee"}).items() if k in names}
+    known = {k: v for k, v in (constants | tile | {"PRECISION": call.precision}).items() if k in names}
     types = {
-        n: POINTERS.get(n, f"*{dtype}") if n.endswith("_ptr") else "i32" for n in names if n not in known
+        n: POINTERS.get(n, f"*{call.dtype}") if n.endswith("_ptr") else "i32" for n in names if n not in known
     }
     if name == "grad_first":
         types["out_ptr"] = "*fp32"
     if "gain" in types:
         types["gain"] = "fp32"
-    divisible = tuple(n for n in types if n in STRIDES)
     return KernelSpec(
-        f"coordinate_decode/{name}", function, types, known, tile, label, dtype != "fp32", divisible
+        f"coordinate_decode/{name}",
+        function,
+        types,
+        known,
+        tile,
+        f"{call.label} {setting}",
+        call.dtype != "fp32" or call.precision == "tf32",
+        tuple(n for n in types if n in STRIDES),
     )

@@ -82,12 +82,18 @@ def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
 
 
 def _hoisted(arch: str, wide: bool, shape: dict[str, int], slots: int) -> Tile:
-    """W_1 is read once per pixel tile and the weights once per column tile: about square tiles read least."""
+    """W_1 is read once per pixel tile and the weights once per column tile: about square tiles read least.
+
+    Feature pixels share a matrix instruction's 16 rows; in float32 there is none to fill. There ptxas, left
+    to itself, settles on 80 registers for three blocks on a processor and spills up to 16 bytes for it; told
+    that it may take all, it takes 120.
+    """
     large = arch in LARGE_SHARED and not wide
-    return {
+    registers = {"maxnreg": 255} if wide and arch.startswith("sm_") else {}
+    return registers | {
         "PIXELS_Y": 4,
         "PIXELS_X": 8 if large and slots <= 16 else 4,
-        "GROUP": max(1, 16 // slots),
+        "GROUP": 1 if wide else max(1, 16 // slots),
         "SLOTS": slots,
         "COLUMNS": min(16 if wide else 32, shape["HIDDEN"]),
         "num_warps": 8,
