@@ -1,0 +1,198 @@
+"""How much memory a training step's decoder takes between its forward and its backward pass, and at its peak.
+
+    python kernels/benchmarks/activation_memory.py
+    TRITON_INTERPRET=1 python kernels/benchmarks/activation_memory.py --side 16     # the Triton kernels, too
+
+Counted on a CPU, where a tensor has as many bytes as on a GPU:
+
+    kept    what autograd saves for the backward pass, each storage once, parameters and inputs left out
+    peak    the most that live tensors took at any moment of both passes, less what was there before
+
+The peak counts tensors that PyTorch operations make; it does not see scratch memory inside an operation. Both
+are a part that every step has (gradients of the parameters) and a part that grows with the queries. Two sizes
+of patch tell them apart; from these the paper's step (32 patches of 48 x 48) is reckoned, not measured.
+"""
+
+import argparse
+import json
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from environment import describe
+from model_cases import load
+from stage_cases import noise
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from training_case import positions
+
+from clit_kernels import Raster, settings
+from clit_kernels.triton_support import INTERPRETED
+from clit_zoo import geometry
+
+WANTED = 4
+"""At most a quarter of the reference's memory."""
+
+STEP = 32 * 48 * 48
+"""Queries of the paper's step."""
+
+RESULTS = Path(__file__).with_name("results") / "activation_memory.jsonl"
+
+FEW_PROGRAMS = {
+    "local_attention/forward_any": {"QUERIES": 64},
+    "local_attention/backward_queries": {"QUERIES": 64},
+    "local_attention/backward_map": {"PIXELS": 64},
+    "coordinate_decode/direct": {"QUERIES": 256, "COLUMNS": 256},
+    "coordinate_decode/mlp": {"ROWS": 512, "STEP": 256},
+    "coordinate_decode/grad_first": {"QUERIES": 256, "COLUMNS": 256},
+    "coordinate_decode/grad_queries": {"QUERIES": 64},
+    "coordinate_decode/grad_raster": {"PIXELS": 64},
+}
+"""Large tiles for the interpreter, whose time goes by programs; no tile changes what is kept."""
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make within the block: now, and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = {_address(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and _address(tensor) not in before:
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+@contextmanager
+def kept_bytes(without: Sequence[Tensor]) -> Iterator[dict[int, int]]:
+    """Within the block, the storages that autograd saves: address -> bytes; not those of ``without``."""
+    given = {_address(t) for t in without}
+    found: dict[int, int] = {}
+    held: list[Tensor] = []  # or an address could be given out twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        if _address(tensor) not in given:
+            found[_address(tensor)] = tensor.untyped_storage().nbytes()
+            held.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+def step(
+    backend: str, kind: str, side: int, dtype: torch.dtype, *, name: str = "edsr-lit", backward: bool = True
+) -> dict[str, int]:
+    """Kept and peak bytes of a decoder's forward and backward pass on one patch of ``side`` x ``side``.
+
+    ``kind``: "raster" or "points", as many queries as pixels. The encoder's features ask for gradients, as in
+    training; under autocast where ``dtype`` is not float32. Without ``backward`` there is no peak.
+    """
+    device = torch.device("cpu")
+    decoder = load(name, device).decoder.train().requires_grad_(True)
+    feature = noise((1, 64, side, side), device, dtype, 1).requires_grad_()
+    image = torch.zeros(1, 3, side, side)
+    where = positions(kind, 1, side, side, device)
+    cell = torch.full((1, 2), 2 / (3 * side))
+    raster = Raster(where) if kind == "raster" else None
+    if raster is not None:
+        where = geometry.raster_coords(raster)
+    inputs = [feature, image, where, cell, *(raster or ()), *decoder.parameters()]
+    lower = dtype != torch.float32
+
+    def loss() -> Tensor:
+        with torch.autocast("cpu", dtype if lower else None, enabled=lower):
+            out = decoder.query(feature, image, where, cell, [(side, side)], raster=raster, backend=backend)
+        return out.float().square().mean()
+
+    with settings.forced(FEW_PROGRAMS if INTERPRETED else {}):
+        with kept_bytes(inputs) as kept:
+            loss()
+        if not backward:
+            return {"kept_bytes": sum(kept.values())}
+        with Live() as live:
+            loss().backward()
+    return {"kept_bytes": sum(kept.values()), "peak_bytes": live.peak}
+
+
+def reckoned(backend: str, kind: str, side: int, dtype: torch.dtype, **more: Any) -> dict[str, Any]:
+    """``step`` at ``side`` and at half of it, and the paper's step from both."""
+    small, large = (step(backend, kind, n, dtype, **more) for n in (side // 2, side))
+    row: dict[str, Any] = dict(large)
+    for key, value in large.items():
+        per_query = (value - small[key]) / (side**2 - (side // 2) ** 2)
+        short = key.removesuffix("_bytes")
+        row |= {f"{short}_per_query": per_query, f"step_{key}": value + per_query * (STEP - side**2)}
+    return row
+
+
+def main() -> int:
+    """Measure the backends, print, write; 1 where the kernels take more than promised."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--side", type=int, default=48, help="of the larger patch, in pixels (default: 48)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON lines are appended to this file")
+    given = parser.parse_args()
+    backends = ["reference", "hoisted", *(["triton"] if INTERPRETED else [])]
+    print(f"edsr-lit's decoder on a patch of {given.side}x{given.side}; the paper's step reckoned from it")
+    print(f"{'queries':<8}{'dtype':<9}{'backend':<10}" + "".join(f"{k:>17}" for k in HEADINGS))
+    failed = 0
+    for kind in ("raster", "points"):
+        for dtype in (torch.float32, torch.float16):
+            reference: dict[str, Any] = {}
+            for backend in backends:
+                row = reckoned(backend, kind, given.side, dtype)
+                reference = reference or row
+                row |= {
+                    f"{key}_ratio": reference[f"step_{key}_bytes"] / row[f"step_{key}_bytes"] for key in SORTS
+                }
+                failed |= backend == "triton" and min(row["kept_ratio"], row["peak_ratio"]) < WANTED
+                _show(row, kind, dtype, backend)
+                row |= {"case": "activation memory", "model": "edsr-lit", "queries": kind, "side": given.side}
+                row |= {"dtype": str(dtype).removeprefix("torch."), "backend": backend, "reckoned": "step_*"}
+                with open(given.results, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row | describe(torch.device("cpu"))) + "\n")
+    return int(failed)
+
+
+SORTS = ("kept", "peak")
+HEADINGS = ("kept, MB", "peak, MB", "step kept, GB", "step peak, GB")
+
+
+def _show(row: dict[str, Any], kind: str, dtype: torch.dtype, backend: str) -> None:
+    cells = [f"{row[f'{key}_bytes'] / 1e6:.1f}" for key in SORTS]
+    cells += [f"{row[f'step_{key}_bytes'] / 1e9:.2f} ({row[f'{key}_ratio']:.1f}x)" for key in SORTS]
+    name = str(dtype).removeprefix("torch.")
+    print(f"{kind:<8}{name:<9}{backend:<10}" + "".join(f"{c:>17}" for c in cells), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
