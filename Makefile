@@ -9,7 +9,7 @@ OUT ?= out
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py
 
-.PHONY: upscale test lint clean
+.PHONY: upscale test lint compile-table clean
 
 upscale: $(VENV)/.installed  ## enlarge IN by SCALE into OUT
 	$(BIN)/clit-zoo upscale "$(IN)" --scale $(SCALE) -o "$(OUT)/" --overwrite
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+compile-table: $(VENV)/.installed  ## compile every Triton kernel for GPUs that are not here
+	$(BIN)/python kernels/compile_table.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

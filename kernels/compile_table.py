@@ -2,6 +2,7 @@
 
     python kernels/compile_table.py                        # all ops, all four targets
     python kernels/compile_table.py --target sm_90 --op local_attention --dtype bf16
+    python kernels/compile_table.py --markdown kernels/COMPILED.md
 
 Fails on register spills, on shared memory above the chip's limit, and where tensor-core instructions are
 missing from a kernel that was registered with them. An op registers its kernels in ``<op>/specs.py``:
@@ -10,14 +11,17 @@ missing from a kernel that was registered with them. An op registers its kernels
 
 import argparse
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +66,7 @@ def compile_spec(spec: Any, target: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from clit_kernels.settings import OPTIONS
     from clit_kernels.triton_support import LAUNCH
 
     names = spec.kernel.arg_names
@@ -75,7 +80,7 @@ def compile_spec(spec: Any, target: str) -> Any:
         constexprs={(names.index(name),): value for name, value in spec.constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
     )
-    options = {k: spec.tile[k] for k in ("num_warps", "num_stages")} | LAUNCH
+    options = {k: v for k, v in spec.tile.items() if k in OPTIONS} | LAUNCH
     if target.startswith("sm_"):
         chip = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
     else:
@@ -85,8 +90,7 @@ def compile_spec(spec: Any, target: str) -> Any:
 
 def measure(spec: Any, target: str) -> Report:
     """Compile and read registers per thread, shared memory and spills in bytes, and matrix instructions."""
-    tile = " ".join(f"{k.removeprefix('num_')}={v}" for k, v in spec.tile.items())
-    report = Report(spec.name, target, spec.label, tile)
+    report = Report(spec.name, target, spec.label, tile_text(spec.tile))
     try:
         binary = compile_spec(spec, target)
     except Exception as e:  # a compiler's failure is a row of the table, whatever its type
@@ -145,6 +149,59 @@ def _measure_numbered(op: str, number: int, target: str) -> Report:
     return measure(list(registered(op, target))[number], target)
 
 
+def tile_text(tile: Mapping[str, int]) -> str:
+    """A tile in words: ``SLOTS=16 warps=4 stages=1``."""
+    return " ".join(f"{name.removeprefix('num_')}={value}" for name, value in tile.items())
+
+
+def markdown(reports: Sequence[Report], compiler: str) -> str:
+    """The whole table as a page: what each kernel takes at most on each target, then every setting."""
+    groups: dict[str, dict[str, list[Report]]] = {}
+    for r in reports:
+        groups.setdefault(r.kernel, {}).setdefault(r.target, []).append(r)
+    failed = sum(bool(r.error) for r in reports)
+    limits = ", ".join(f"{limit} on {target}" for target, limit in LIMITS.items())
+    lines = [
+        "# The kernels, compiled ahead of time",
+        "",
+        "Written by `python kernels/compile_table.py --markdown kernels/COMPILED.md`; no GPU takes part. The",
+        "tiles are those of `settings/<chip>.json`, or the heuristics of `<op>/tiles.py`.",
+        "",
+        "- registers: of one thread (gfx942: vector and accumulation registers)",
+        f"- shared: memory of one block in KiB, which may be {limits}",
+        "- spills: bytes",
+        "- matrix: the matrix instruction; float32 has none on NVIDIA's chips, tf32 has",
+        "",
+        f"{compiler}: {len(reports)} compiled, {failed} failed.",
+        "",
+        "| kernel | target | settings | most registers | most shared | spills | matrix instructions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kernel, targets in groups.items():
+        for target, rows in targets.items():
+            found = ", ".join(sorted({r.matrix for r in rows} - {"-"})) or "-"
+            lines.append(
+                f"| {kernel} | {target} | {len(rows)} | {max(r.registers for r in rows)} | "
+                f"{max(r.shared for r in rows) / 1024:.1f} | {sum(r.spills for r in rows)} | {found} |"
+            )
+    for kernel, targets in groups.items():
+        lines += ["", f"## {kernel}", ""]
+        lines += ["| setting | target | registers | shared | spills | matrix | tile |", "|" + "---|" * 7]
+        order = {label: i for i, label in enumerate(dict.fromkeys(r.label for r in chain(*targets.values())))}
+        for r in sorted(chain(*targets.values()), key=lambda r: order[r.label]):
+            numbers = f"{r.registers} | {r.shared / 1024:.1f} | {r.spills}"
+            error = f" **{r.error}**" if r.error else ""
+            lines.append(f"| {r.label} | {r.target} | {numbers} | {r.matrix} | {r.tile}{error} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write beside the place and rename: a run cut short leaves the former file."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
 def main() -> int:
     """Print the table; 1 where a kernel fails, 2 where nothing was selected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -153,8 +210,13 @@ def main() -> int:
     parser.add_argument("--kernel", help="only kernels whose name contains this")
     parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="only settings of this dtype")
     parser.add_argument("--match", default="", help="only settings whose description contains this")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table, all of it, to a page")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="default: all CPUs")
     args = parser.parse_args()
+    if args.markdown and (args.target or args.op or args.kernel or args.dtype or args.match):
+        parser.error("--markdown writes the whole table: leave out what selects a part of it")
+    if importlib.util.find_spec("triton") is None:
+        parser.error("Triton is not installed here, and it is the compiler; on Linux: pip install triton")
 
     work = []
     for target in args.target or LIMITS:
@@ -168,7 +230,7 @@ def main() -> int:
     if not work:
         print("no registered kernel matches", file=sys.stderr)
         return 2
-    failed = 0
+    reports = []
     print(
         f"{'kernel':36} {'target':7} {'setting':28} {'regs':>4} {'shared':>8} {'spill':>5} {'matrix':12} tile"
     )
@@ -179,8 +241,11 @@ def main() -> int:
                 f"{r.kernel:36} {r.target:7} {r.label:28} {r.registers:4} {kib:>8} {r.spills:5} {r.matrix:12}"
             )
             print(f"{row} {r.tile}{'  <- ' + r.error if r.error else ''}", flush=True)
-            failed += bool(r.error)
-    print(f"{len(work)} compiled, {failed} failed")
+            reports.append(r)
+    failed = sum(bool(r.error) for r in reports)
+    print(f"{len(reports)} compiled, {failed} failed")
+    if args.markdown:
+        write(args.markdown, markdown(reports, f"Triton {version('triton')}"))
     return 1 if failed else 0
 
 
