@@ -23,6 +23,7 @@ import torch
 from cases import Job, cpu_jobs, gpu_jobs
 from peak_memory import memory_rows
 from report import Report
+from timing import Clock
 
 from clit_kernels import settings
 
@@ -50,6 +51,12 @@ def main() -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("--device cuda: torch sees no GPU here; take --device cpu", file=sys.stderr)
         return 2
+    if given.cpu_time:
+        if device.type != "cpu" or given.threads != 1:
+            print("--cpu-time: add --device cpu --threads 1; threads' times would add up", file=sys.stderr)
+            return 2
+        Clock.read = time.process_time
+        given.note = "; ".join(filter(None, ("seconds that the process computed", given.note)))
     name = torch.cuda.get_device_name(device).replace(" ", "-") if device.type == "cuda" else "cpu"
     report = Report(given.results or RESULTS / f"{name}.jsonl", device, given.note, given.commit)
     ends = time.monotonic() + 60 * given.minutes
@@ -103,6 +110,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bands", type=int, default=4, help="bands of the largest output to run, 0 for all")
     parser.add_argument("--results", type=Path, help="JSON lines are appended to this file")
     parser.add_argument("--note", default="", help="what else the rows should say of the machine")
+    parser.add_argument(
+        "--cpu-time", action="store_true",
+        help="count the seconds that this process computed, where others use the CPU, too; with --threads 1",
+    )  # fmt: skip
     parser.add_argument("--commit", help="of this code, where git cannot be asked")
     parser.add_argument(
         "--tiny", action="store_true",

@@ -13,6 +13,7 @@ counted. Softmax, bias tables, GELU and resampling are not counted: they take no
 order a backend works in, its TFLOP/s are this count over its time, so they compare.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,7 @@ def convolution(channels_in: int, channels_out: int, size: Size) -> float:
     return 2 * 9 * channels_in * channels_out * size[0] * size[1]
 
 
+@cache
 def encoder(name: str, size: Size) -> float:
     """Operations of a model's encoder, counted by torch on tensors without memory."""
     settings = dict(registry.get(name).config.encoder)
