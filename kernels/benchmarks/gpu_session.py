@@ -1,7 +1,7 @@
 """Everything that a GPU is needed for, in one command: tests, benchmark, tuning, benchmark again.
 
     python kernels/benchmarks/gpu_session.py --out results                      # about 9 minutes
-    python kernels/benchmarks/gpu_session.py --part tests --minutes 9           # one part, at length
+    python kernels/benchmarks/gpu_session.py --part slow --minutes 9            # the tests that take long
     python kernels/benchmarks/gpu_session.py --part bench --only "edsr-clit 960x540"
     python kernels/benchmarks/gpu_session.py --tiny                      # without a GPU: does it all run?
 
@@ -34,7 +34,13 @@ PACKAGES = ("torch", "triton", "timm", "safetensors", "huggingface_hub", "PIL", 
 SHARES = {"tests": 0.3, "bench": 0.3, "tune": 0.25, "again": 0.15}
 """Parts of the time, in their order."""
 
+ALONE = "slow"
+"""Tests that take long, among them bfloat16 gradients: only where this part is asked for by name."""
+
 SETTINGS = ROOT / "kernels" / "torch-ext" / "clit_kernels" / "settings"
+
+
+TESTS = ROOT / "tests" / "kernels" / "triton"
 
 
 @dataclass
@@ -87,15 +93,15 @@ def environment() -> dict[str, Any]:
 
 def run_parts(given: argparse.Namespace, here: Mapping[str, Any], out: Path, log: TextIO) -> list[Part]:
     """The parts that were asked for, each within its share of the time."""
-    names = [name for name in SHARES if given.part in ("all", name)]
-    total = sum(SHARES[name] for name in names)
+    names = [ALONE] if given.part == ALONE else [n for n in SHARES if given.part in ("all", n)]
+    total = sum(SHARES.get(name, 1.0) for name in names)
     parts: list[Part] = []
     for name in names:
         reason = why_not(name, given, here)
         if reason:
             parts.append(Part(name, "skipped", words=reason))
         else:
-            seconds = 60 * given.minutes * SHARES[name] / total
+            seconds = 60 * given.minutes * SHARES.get(name, 1.0) / total
             line = command(name, given, here, out, seconds)
             parts.append(run_part(name, line, seconds, log, interpret=here["gpu"] is None))
         say(log, f"--- {name}: {parts[-1].state}")
@@ -107,7 +113,7 @@ def run_parts(given: argparse.Namespace, here: Mapping[str, Any], out: Path, log
 
 def why_not(name: str, given: argparse.Namespace, here: Mapping[str, Any]) -> str:
     """Why a part cannot run here, or ""."""
-    needed = [package for package in here["missing"] if package != "pytest" or name == "tests"]
+    needed = [package for package in here["missing"] if package != "pytest" or name in ("tests", ALONE)]
     if needed:
         return f"{', '.join(needed)} not installed here"
     if here["gpu"] is None and not given.tiny:
@@ -121,10 +127,15 @@ def command(
     name: str, given: argparse.Namespace, here: Mapping[str, Any], out: Path, seconds: float
 ) -> list[str]:  # fmt: skip
     """A part's command line; the parts stop by themselves a little before their limit."""
-    minutes = str(max(0.2, 0.85 * seconds / 60 - 0.3))
-    if name == "tests":
-        line = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "-x" if given.tiny else "--maxfail=30"]
-        line += ["-m", "not slow", "--durations=5", str(ROOT / "tests" / "kernels" / "triton")]
+    minutes = f"{max(0.2, 0.85 * seconds / 60 - 0.3):.2f}"
+    if name in ("tests", ALONE):
+        line = ["-m", "pytest", "-p", "no:cacheprovider", "-x" if given.tiny else "--maxfail=30"]
+        line += [
+            "-m",
+            "slow" if name == ALONE else "not slow",
+            "--durations=5",
+            str(ROOT / "tests" / "kernels" / "triton"),
+        ]
         if here["xdist"] and not given.tiny:  # most of the time goes into compiling
             line += ["-n", str(min(12, max(1, (here["cores"] or 2) - 2)))]
         return [sys.executable, *line, *(["-k", given.only] if given.only else [])]
@@ -208,7 +219,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=["all", *SHARES], default="all", help="default: all of them")
+    parser.add_argument("--part", choices=["all", *SHARES, ALONE], default="all", help="default: all of them")
     parser.add_argument("--minutes", type=float, default=9, help="for all parts together (default: 9)")
     default = Path(os.environ.get("OUT", "gpu_session"))
     parser.add_argument("--out", type=Path, default=default, help="folder for results and logs")
