@@ -85,7 +85,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def title(rows: Sequence[Row]) -> str:
     """What the rows were measured on."""
     last = rows[-1]
-    threads = "" if "capability" in last else f", {last['threads']} threads"
+    numbers = sorted({row["threads"] for row in rows})
+    threads = "" if "capability" in last else f", threads: {' or '.join(map(str, numbers))}"
     commits = ", ".join(dict.fromkeys(str(row["commit"]) for row in rows))
     text = f"{last['device']}{threads}, torch {last['torch']}, triton {last['triton']}, {last['date'][:10]}"
     return f"{text}, commit {commits}"

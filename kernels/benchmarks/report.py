@@ -24,7 +24,8 @@ class Report:
     """
 
     def __init__(self, results: Path, device: torch.device, note: str = "", commit: str | None = None):
-        self.results, self.device, self.note, self.commit = results, device, note, commit
+        self.results, self.device, self.note = results, device, note
+        self.commit = commit or describe(device)["commit"]  # now: the code that runs was read now
         self.failed = 0
         self.broken: list[str] = []
         results.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +46,7 @@ class Report:
             self.broken += [f"{row['case']}: {w}" for w, kept in row.get("promises", {}).items() if not kept]
 
     def _here(self) -> dict[str, Any]:
-        here = describe(self.device)
-        if self.commit is not None:
-            here["commit"] = self.commit
+        here = describe(self.device) | {"commit": self.commit}
         return here | ({"note": self.note} if self.note else {})
 
 
