@@ -112,7 +112,8 @@ def axis_positions(n: int, m: int, start: int = 0, stop: int | None = None) -> t
 
 def nearest_pixel(i: int, n: int, m: int) -> int:
     """``axis_positions``' index of output pixel i, in whole numbers: tracing needs no tensor's value."""
-    index, rest = divmod((2 * i + 1) * n - m, 2 * m)
+    position = (2 * i + 1) * n - m
+    index, rest = position // (2 * m), position % (2 * m)  # a symbolic size has no divmod
     return index + (rest > m or (rest == m and index % 2 == 1))
 
 

@@ -8,11 +8,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from clit_kernels import BACKENDS
+
 from . import geometry, imaging
 from .config import ModelConfig
 from .decoders import build_decoder
 from .encoders import build_encoder
-from .errors import ImageError, ScaleError
+from .errors import ConfigError, ImageError, ScaleError
 from .geometry import Size
 from .model_folder import model_card, write_model_folder
 
@@ -27,11 +29,18 @@ class SuperResolver(nn.Module):
 
     Attributes:
         config: the settings it was built from.
-        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference".
+        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference". A call that the one
+            named cannot serve raises ValueError and says why; "auto" takes Triton where it can serve, else
+            "hoisted" (``clit-zoo doctor`` shows which).
+
+    Raises:
+        ConfigError: a setting is unknown or out of bounds, or there is no such backend.
     """
 
     def __init__(self, config: ModelConfig, *, backend: str = "auto"):
         super().__init__()
+        if backend not in BACKENDS:
+            raise ConfigError(f"backend {backend!r} is unknown; take one of {', '.join(BACKENDS)}")
         self.config, self.backend = config, backend
         encoder, decoder = dict(config.encoder), dict(config.decoder)
         self.encoder = build_encoder(encoder.pop("name"), **encoder)
@@ -78,7 +87,8 @@ class SuperResolver(nn.Module):
             coords: (B, N, 2) positions (y, x); the picture spans [-1, 1].
             cell: (B, 2) size (y, x) of an output pixel in the same units: (2 / H, 2 / W).
             sizes: feature-map size of each stage to pass, the first being (h, w); planned from ``cell`` where
-                left out, which must then give every image of the batch the same plan.
+                left out, which must then give every image of the batch the same plan. Give them to a cascade
+                under torch.compile(fullgraph=True) or torch.export, which cannot read a tensor's values.
 
         Returns:
             (B, N, 3), not clamped.

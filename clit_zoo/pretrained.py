@@ -28,7 +28,7 @@ def create_model(name: str, *, backend: str = "auto", **overrides: Any) -> Super
 
     Raises:
         ModelNotFoundError: no model has this name; the message gives close ones.
-        ConfigError: a setting is unknown or out of bounds.
+        ConfigError: a setting is unknown or out of bounds, or there is no such backend.
     """
     config = registry.get(name).config
     return SuperResolver(config.with_overrides(**overrides) if overrides else config, backend=backend)

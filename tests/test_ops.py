@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from step_cases import KINDS, assert_as_good, predict, share, small_model, step
+from torch.utils.checkpoint import checkpoint
 
 import clit_zoo
 from clit_kernels import Points, Queries, Raster
@@ -54,6 +56,99 @@ def test_the_model_exports(model):
         program = torch.export.export(Enlarge(model, (18, 13)), (image,))
         other = torch.rand(2, 3, 7, 5)
         torch.testing.assert_close(program.module()(other), model(other, (18, 13)))
+
+
+class Query(torch.nn.Module):
+    def __init__(self, model, sizes):
+        super().__init__()
+        self.model, self.sizes = model, sizes
+
+    def forward(self, image, coords, cell):
+        return self.model.query(image, coords, cell, sizes=self.sizes)
+
+
+def positions(batch: int, count: int):
+    """Arguments of a query."""
+    return torch.rand(batch, 3, 11, 9), torch.rand(batch, count, 2) * 2 - 1, torch.full((batch, 2), 0.04)
+
+
+@pytest.fixture
+def graphs():
+    """How many graphs were compiled since the test began."""
+    torch.compiler.reset()
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    return lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"] - before
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_graph_serves_pictures_of_other_sizes(model, graphs):
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for (h, w), size in (((11, 9), (50, 61)), ((8, 12), (40, 63)), ((7, 10), (45, 52))):
+        image = torch.rand(1, 3, h, w)
+        torch.testing.assert_close(compiled(image, size), model(image, size))
+    assert graphs() <= 2  # one for maps with rows beyond a band's reach, one without
+
+
+@torch.no_grad()
+def test_one_graph_serves_any_number_of_positions(model, graphs):
+    sizes = geometry.plan(11, 9, (50, 61), 2)
+    compiled = torch.compile(model.query, fullgraph=True, backend="aot_eager", dynamic=True)
+    for batch, count in ((3, 7), (4, 9), (5, 12)):  # of 2, torch would take the 2 of a coordinate for it
+        arguments = positions(batch, count)
+        torch.testing.assert_close(compiled(*arguments, sizes=sizes), model.query(*arguments, sizes=sizes))
+    assert graphs() == 1
+
+
+@torch.no_grad()
+def test_exports_for_any_batch_and_number_of_positions(model):
+    batch, count = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("count", min=1, max=4096)
+    program = torch.export.export(
+        Enlarge(model, (18, 13)), (torch.rand(2, 3, 7, 5),), dynamic_shapes=({0: batch},)
+    )
+    image = torch.rand(5, 3, 7, 5)
+    torch.testing.assert_close(program.module()(image), model(image, (18, 13)))
+
+    query = Query(model, geometry.plan(11, 9, (50, 61), 2))
+    shapes = ({0: batch}, {0: batch, 1: count}, {0: batch})
+    program = torch.export.export(query, positions(2, 7), dynamic_shapes=shapes)
+    arguments = positions(5, 13)
+    torch.testing.assert_close(program.module()(*arguments), query(*arguments))
+
+
+@torch.no_grad()
+def test_exports_for_pictures_of_any_size_that_pass_the_same_stages(model):
+    auto = torch.export.Dim.AUTO
+    enlarge = Enlarge(model, (50, 61))
+    program = torch.export.export(enlarge, (torch.rand(1, 3, 7, 5),), dynamic_shapes=({2: auto, 3: auto},))
+    for size in ((8, 9), (12, 11)):
+        image = torch.rand(1, 3, *size)
+        torch.testing.assert_close(program.module()(image), enlarge(image))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program.module()(torch.rand(1, 3, 20, 25))  # ×2.5: one stage
+
+
+@pytest.mark.parametrize("kind", ["points", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[1:])])
+def test_a_compiled_step_under_autocast(kind):
+    """The compiled backward pass computes the forward pass again, in the dtypes it had."""
+    call = predict(kind)
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    truth, true_grads = step(small_model("reference"), call, wide=True)
+    eager, eager_grads = step(small_model("hoisted"), call, autocast=torch.bfloat16)
+    out, grads = step(small_model("hoisted"), compiled, autocast=torch.bfloat16)
+    assert out.dtype == eager.dtype == torch.float32
+    assert_as_good(out, eager, truth)
+    assert_as_good(*(share(g, true_grads) for g in (grads, eager_grads, true_grads)))
+
+
+def test_a_compiled_step_with_a_checkpoint():
+    call = predict("points")
+    compiled = torch.compile(
+        lambda model, x: checkpoint(call, model, x, use_reentrant=False), fullgraph=True, backend="aot_eager"
+    )
+    (out, grads), (other_out, other_grads) = (step(small_model("hoisted"), run) for run in (call, compiled))
+    torch.testing.assert_close(other_out, out)
+    torch.testing.assert_close(other_grads, grads)
 
 
 def queries(kind: str) -> Queries:

@@ -75,10 +75,11 @@ def _devices() -> dict[str, str]:
 
 
 def _backends() -> dict[str, dict[str, str]]:
-    """For each kind of device: "available", or the sentence that says why not."""
+    """For each kind of device: what "auto" takes, and of each backend "available" or why it is not."""
     import torch
 
     from clit_kernels import BACKENDS
+    from clit_kernels.backends import choose
     from clit_kernels.decode_stage import why_not
 
     kinds = ["cpu"]
@@ -87,9 +88,9 @@ def _backends() -> dict[str, dict[str, str]]:
     answers = {}
     for kind in kinds:
         values = torch.zeros(1, 64, 2, 2, device=kind)
-        answers[kind] = {
-            backend: why_not(backend, values) or "available" for backend in BACKENDS if backend != "auto"
-        }
+        reasons = {backend: why_not(backend, values) for backend in BACKENDS if backend != "auto"}
+        answers[kind] = {"auto": f"takes {choose('decode_stage', 'auto', reasons.__getitem__)}"}
+        answers[kind] |= {backend: reason or "available" for backend, reason in reasons.items()}
     return answers
 
 

@@ -84,13 +84,13 @@ def cut_rows(
     A cut falls between two rows of the coarsest stage where the budget allows, else of the finest, so that
     hardly any feature pixel's hoisted products are computed in two bands.
     """
-    if whole:
+    pixel_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
+    halo = sum(min(2 * m.halo, m.size[0]) * m.size[1] for m in maps) * pixel_bytes
+    every = sum(m.size[0] * m.size[1] for m in maps) * pixel_bytes
+    if whole or halo + every <= BAND_BYTES:  # in whole numbers: export can prove it for a range of batches
         yield 0, rows
         return
-    pixel_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
-    halo = sum(min(2 * m.halo, m.size[0]) * m.size[1] * pixel_bytes for m in maps)
-    per_row = sum(m.size[0] / rows * m.size[1] * pixel_bytes for m in maps)
-    height = max(1, int((BAND_BYTES - halo) / per_row))
+    height = max(1, int((BAND_BYTES - halo) / (every / rows)))
     coarse, fine = maps[0].size[0], maps[-1].size[0]
     start = 0
     while start < rows:

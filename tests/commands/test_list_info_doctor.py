@@ -72,6 +72,7 @@ def test_doctor(run, embedded):
     assert report["problems"] == []
     assert report["versions"]["torch"] and report["devices"]["cpu"]
     assert report["backends"]["cpu"]["hoisted"] == "available"
+    assert report["backends"]["cpu"]["auto"] == "takes hoisted"
     assert len(report["backends"]["cpu"]["triton"].split()) > 3  # a sentence
     assert report["threads"]["used by torch"] >= 1 and report["cache"]["folder"]
     assert report["embedded_weights"]["tiny-lit"].startswith("readable")
