@@ -90,11 +90,13 @@ def test_a_graph_serves_pictures_of_other_sizes(model, graphs):
     assert graphs() <= 2  # one for maps with rows beyond a band's reach, one without
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_one_graph_serves_any_number_of_positions(model, graphs):
     sizes = geometry.plan(11, 9, (50, 61), 2)
     compiled = torch.compile(model.query, fullgraph=True, backend="aot_eager", dynamic=True)
-    for batch, count in ((3, 7), (4, 9), (5, 12)):  # of 2, torch would take the 2 of a coordinate for it
+    # none of them 2, 3, 9 or 11: torch takes equal sizes of a first call for one
+    for batch, count in ((4, 7), (5, 10), (6, 12)):
         arguments = positions(batch, count)
         torch.testing.assert_close(compiled(*arguments, sizes=sizes), model.query(*arguments, sizes=sizes))
     assert graphs() == 1
