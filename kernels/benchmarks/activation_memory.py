@@ -8,9 +8,10 @@ Counted on a CPU, where a tensor has as many bytes as on a GPU:
     kept    what autograd saves for the backward pass, each storage once, parameters and inputs left out
     peak    the most that live tensors took at any moment of both passes, less what was there before
 
-The peak counts tensors that PyTorch operations make; it does not see scratch memory inside an operation. Both
-are a part that every step has (gradients of the parameters) and a part that grows with the queries. Two sizes
-of patch tell them apart; from these the paper's step (32 patches of 48 x 48) is reckoned, not measured.
+The peak counts tensors that PyTorch operations make; it does not see scratch memory inside an operation. At
+every moment there is a part that every step has (gradients of the parameters) and one that grows with the
+queries. Two sizes of patch tell them apart; from these the paper's step (32 patches of 48 x 48) is reckoned,
+moment by moment, not measured.
 """
 
 import argparse
@@ -38,6 +39,9 @@ from clit_zoo import geometry
 WANTED = 4
 """At most a quarter of the reference's memory."""
 
+LOWER = torch.float16 if INTERPRETED else torch.bfloat16
+"""As many bytes each; Triton's interpreter has no bfloat16, and CPUs are slow at float16."""
+
 STEP = 32 * 48 * 48
 """Queries of the paper's step."""
 
@@ -57,11 +61,12 @@ FEW_PROGRAMS = {
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make within the block: now, and at most."""
+    """Counts the bytes of tensors that operations make within the block: now, and after every new one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = 0
+        self.moments: list[int] = []
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -79,7 +84,7 @@ class Live(TorchDispatchMode):
         self._known.add(storage)
         size = storage.nbytes()
         self.now += size
-        self.peak = max(self.peak, self.now)
+        self.moments.append(self.now)
         weakref.finalize(storage, self._free, size)
 
     def _free(self, size: int) -> None:
@@ -109,11 +114,13 @@ def kept_bytes(without: Sequence[Tensor]) -> Iterator[dict[int, int]]:
 
 def step(
     backend: str, kind: str, side: int, dtype: torch.dtype, *, name: str = "edsr-lit", backward: bool = True
-) -> dict[str, int]:
-    """Kept and peak bytes of a decoder's forward and backward pass on one patch of ``side`` x ``side``.
+) -> tuple[int, list[int]]:
+    """Kept bytes of a decoder's forward and backward pass on one patch of ``side`` x ``side``, and those at
+    every moment.
 
     ``kind``: "raster" or "points", as many queries as pixels. The encoder's features ask for gradients, as in
-    training; under autocast where ``dtype`` is not float32. Without ``backward`` there is no peak.
+    training; under autocast where ``dtype`` is not float32. Without ``backward`` there are no
+    moments.
     """
     device = torch.device("cpu")
     decoder = load(name, device).decoder.train().requires_grad_(True)
@@ -136,20 +143,22 @@ def step(
         with kept_bytes(inputs) as kept:
             loss()
         if not backward:
-            return {"kept_bytes": sum(kept.values())}
+            return sum(kept.values()), []
         with Live() as live:
             loss().backward()
-    return {"kept_bytes": sum(kept.values()), "peak_bytes": live.peak}
+    return sum(kept.values()), live.moments
 
 
 def reckoned(backend: str, kind: str, side: int, dtype: torch.dtype, **more: Any) -> dict[str, Any]:
     """``step`` at ``side`` and at half of it, and the paper's step from both."""
-    small, large = (step(backend, kind, n, dtype, **more) for n in (side // 2, side))
-    row: dict[str, Any] = dict(large)
-    for key, value in large.items():
-        per_query = (value - small[key]) / (side**2 - (side // 2) ** 2)
-        short = key.removesuffix("_bytes")
-        row |= {f"{short}_per_query": per_query, f"step_{key}": value + per_query * (STEP - side**2)}
+    (kept_small, small), (kept, large) = (step(backend, kind, n, dtype, **more) for n in (side // 2, side))
+    if len(small) != len(large):
+        raise RuntimeError(f"{backend} takes {len(small)} and {len(large)} tensors: these do not compare")
+    grown = (STEP - side**2) / (side**2 - (side // 2) ** 2)
+    row: dict[str, Any] = {"kept_bytes": kept, "step_kept_bytes": kept + grown * (kept - kept_small)}
+    if large:
+        row["peak_bytes"] = max(large)
+        row["step_peak_bytes"] = max(b + grown * (b - a) for a, b in zip(small, large, strict=True))
     return row
 
 
@@ -166,7 +175,7 @@ def main() -> int:
     print(f"{'queries':<8}{'dtype':<9}{'backend':<10}" + "".join(f"{k:>17}" for k in HEADINGS))
     failed = 0
     for kind in ("raster", "points"):
-        for dtype in (torch.float32, torch.float16):
+        for dtype in (torch.float32, LOWER):
             reference: dict[str, Any] = {}
             for backend in backends:
                 row = reckoned(backend, kind, given.side, dtype)

@@ -82,7 +82,8 @@ def environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         major, minor = torch.cuda.get_device_capability(0)
-        found |= {"gpu": properties.name, "chip": f"sm_{major}{minor}", "memory": properties.total_memory}
+        chip = properties.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{major}{minor}"
+        found |= {"gpu": properties.name, "chip": chip, "memory": properties.total_memory}
         found |= {"cuda": torch.version.cuda, "multiprocessors": properties.multi_processor_count}
     if "triton" not in found["missing"]:
         import triton

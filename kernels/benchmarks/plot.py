@@ -69,7 +69,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     tall = BAR * (len(backends) + len({row["case"] for row in backends})) + 1.2 if backends else 0
     low = 2.6 * -(-len(groups) // 2)
     figure = plt.figure(figsize=(11, tall + low + 0.6), layout="constrained")
-    parts = figure.subfigures(2, 1, height_ratios=[max(tall, 0.01), max(low, 0.01)]) if groups else [figure]
+    heights = [max(tall, 0.01), max(low, 0.01)]
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights) if groups else [figure]
     if backends:
         _bars(parts[0], backends)
     if groups:

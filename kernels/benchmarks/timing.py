@@ -51,12 +51,13 @@ def with_memory(compute: Callable[[], Any], device: torch.device) -> tuple[Any, 
     """What ``compute`` returns, and on a GPU the most bytes that tensors took meanwhile and just before."""
     if device.type != "cuda":
         return compute(), {}
+    own = _cache_filler(device).nbytes
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device) - _cache_filler(device).nbytes
+    before = torch.cuda.memory_allocated(device) - own
     result = compute()
     torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_allocated(device) - _cache_filler(device).nbytes
+    peak = torch.cuda.max_memory_allocated(device) - own
     return result, {"peak_bytes": peak, "before_bytes": before}
 
 

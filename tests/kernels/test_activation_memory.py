@@ -31,11 +31,11 @@ def test_live_tensors_are_counted_once_and_until_they_go():
         c = a + b.reshape(-1)  # a copy for a moment, and a sum
         del c
         a.add_(1)
-        assert live.now == 4000 and live.peak == 12_000
+        assert live.now == 4000 and live.moments == [4000, 8000, 12_000]
         del a, b
         assert live.now == 0
         torch.empty(3000)
-        assert live.peak == 12_000 and live.now == 0
+        assert live.moments[-1] == 12_000 and live.now == 0
 
 
 def test_saved_storages_are_counted_once_and_without_the_given():
