@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interpreter import needs_interpreter
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "kernels" / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -48,7 +49,6 @@ def test_saved_storages_are_counted_once_and_without_the_given():
 
 def ratios(kind: str, backward: bool) -> dict[str, float]:
     """How many times the kernels' memory the formula takes in the paper's step."""
-    pytest.importorskip("triton")
     env = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     code = INTERPRETED.format(folder=str(BENCHMARKS), kind=kind, backward=backward)
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
@@ -57,12 +57,14 @@ def ratios(kind: str, backward: bool) -> dict[str, float]:
     return {key: reference[key] / triton[key] for key in triton if key.startswith("step_")}
 
 
+@needs_interpreter
 @pytest.mark.parametrize("kind", ["raster", "points"])
 def test_the_kernels_keep_at_most_a_quarter(kind):
     assert ratios(kind, backward=False)["step_kept_bytes"] >= activation_memory.WANTED
 
 
 @pytest.mark.slow
+@needs_interpreter
 @pytest.mark.parametrize("kind", ["raster", "points"])
 def test_the_kernels_take_at_most_a_quarter_at_their_peak(kind):
     assert ratios(kind, backward=True)["step_peak_bytes"] >= activation_memory.WANTED

@@ -5,16 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+from interpreter import needs_interpreter
 
-triton = pytest.importorskip("triton")
-
-OLD = (
-    tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
-    and np.lib.NumpyVersion(np.__version__) >= "2.4.0"
-)
-pytestmark = pytest.mark.skipif(OLD, reason="the interpreter of Triton 3.6 fails with NumPy 2.4")
+pytestmark = needs_interpreter
 
 FOLDER = Path(__file__).with_name("triton")
 FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
