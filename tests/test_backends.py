@@ -67,9 +67,7 @@ def test_triton_on_a_cpu_says_why_not(kind):
 
 
 def test_unknown_backends():
-    with pytest.raises(
-        ConfigError, match="backend 'cuda' is unknown; take one of auto, triton, hoisted"
-    ):
+    with pytest.raises(ConfigError, match="backend 'cuda' is unknown; take one of auto, triton, hoisted"):
         clit_zoo.create_model("edsr-light-lit", backend="cuda")
     model = small_model("auto")
     model.backend = "fast"
