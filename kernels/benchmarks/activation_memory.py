@@ -15,6 +15,7 @@ moment by moment, not measured.
 """
 
 import argparse
+import gc
 import json
 import sys
 import weakref
@@ -83,6 +84,8 @@ class Live(TorchDispatchMode):
             return
         self._known.add(storage)
         size = storage.nbytes()
+        if INTERPRETED:
+            gc.collect()  # the interpreter leaves tensors in reference cycles, which compiled kernels do not
         self.now += size
         self.moments.append(self.now)
         weakref.finalize(storage, self._free, size)
@@ -144,8 +147,11 @@ def step(
             loss()
         if not backward:
             return sum(kept.values()), []
+        gc.collect()
+        gc.freeze()  # what is there already need not be looked through again
         with Live() as live:
             loss().backward()
+        gc.unfreeze()
     return sum(kept.values()), live.moments
 
 
