@@ -95,9 +95,10 @@ def test_the_cell_is_the_last_two_inputs():
 
 
 def test_order_by_count():
-    """The hoisted order pays from about 1 + H/C slots more per pixel; spare slots count against it."""
+    """The hoisted order pays from three queries per pixel; spare slots count against it."""
     assert not prefer_hoisted(pixels=100, slots=1, count=100, channels=256, heads=8)
-    assert prefer_hoisted(pixels=100, slots=2, count=200, channels=256, heads=8)
+    assert not prefer_hoisted(pixels=100, slots=2, count=200, channels=256, heads=8)
+    assert prefer_hoisted(pixels=100, slots=3, count=300, channels=256, heads=8)
     assert prefer_hoisted(pixels=48 * 48, slots=16, count=192 * 192, channels=256, heads=8)
     # x1.01: one pixel in a hundred has two rows, yet all have room for them
     assert not prefer_hoisted(pixels=100 * 100, slots=4, count=101 * 101, channels=256, heads=8)
