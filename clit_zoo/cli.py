@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -70,6 +71,17 @@ def group() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _show_warning(message: Warning | str, *rest: object) -> None:
+    """A line of words, without the place in the code."""
+    click.echo(f"Warning: {message}", err=True)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = group.main(arguments, prog_name="clit-zoo", standalone_mode=False)
         sys.stdout.flush()  # a closed pipe shows here rather than at interpreter exit

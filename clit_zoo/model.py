@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clit_kernels import BACKENDS
+from clit_kernels.decode_stage import why_not
 
 from . import geometry, imaging
 from .config import ModelConfig
@@ -55,6 +56,12 @@ class SuperResolver(nn.Module):
     def dtype(self) -> torch.dtype:
         """The weights' dtype, in which the model computes."""
         return next(self.parameters()).dtype
+
+    def check_backend(self) -> None:
+        """Raise ConfigError where the backend named cannot serve where the model is, before any work."""
+        reason = why_not(self.backend, torch.zeros(1, 1, 1, 1, device=self.device, dtype=self.dtype))
+        if reason is not None:
+            raise ConfigError(f"backend {self.backend!r} cannot serve this model: {reason}")
 
     def forward(self, image: Tensor, size: Size, *, progress: Progress | None = None) -> Tensor:
         """Enlarge a batch.

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from clit_kernels import BACKENDS
 from clit_zoo.errors import ClitZooError
 from clit_zoo.training.card import Training
 from clit_zoo.training.legs import read_leg, write_leg
@@ -72,6 +73,7 @@ def options() -> argparse.ArgumentParser:
 
     part = parser.add_argument_group("speed")
     part.add_argument("--device", default="auto")
+    part.add_argument("--backend", choices=BACKENDS, default="auto", help="who computes the decoder")
     part.add_argument("--bf16", action=yes_or_no, help="compute in bfloat16; by default on GPUs that can")
     part.add_argument("--compile", action="store_true", help="compile the encoder")
     part.add_argument("--channels-last", action="store_true")
@@ -130,6 +132,7 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
         args.model, from_scratch=args.from_scratch, stages=args.stages,
         new_stages=args.new_stages, name=args.name, seed=args.seed,
     )  # fmt: skip
+    model.backend = args.backend
     with processes.main_first():
         photographs = Photographs(
             args.data,

@@ -121,6 +121,9 @@ def test_a_model_is_loaded_by_name(folder, monkeypatch):
             super().__init__()
             self.gain = torch.nn.Parameter(torch.ones(()))
 
+        def check_backend(self):
+            asked.append("checked")
+
         def enlarge(self, image, size):
             return torch.nn.functional.interpolate(image, size)
 
@@ -134,7 +137,7 @@ def test_a_model_is_loaded_by_name(folder, monkeypatch):
     args = [str(folder), "-m", "some/model", "-s", "2", "--device", "cpu", "--fp32"]
     result = CliRunner().invoke(command, args)
     assert result.exit_code == 0, result.exception
-    assert asked == [("some/model", {"device": "cpu", "dtype": "float32"})]
+    assert asked == [("some/model", {"device": "cpu", "dtype": "float32", "backend": "auto"}), "checked"]
     assert "Nearest, PSNR" in result.stdout
 
 

@@ -7,9 +7,12 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch", "triton", "timm", "safetensors", "huggingface_hub", "numpy", "pillow", "tifffile", "imagecodecs",
@@ -29,7 +32,7 @@ def command(as_json: bool) -> int:
     report = {
         "versions": _versions(problems),
         "devices": _devices(),
-        "backends": _backends(),
+        "backends": _backends(problems),
         "threads": _threads(),
         "cache": _cache(problems),
         "embedded_weights": _embedded(problems),
@@ -74,24 +77,56 @@ def _devices() -> dict[str, str]:
     return devices
 
 
-def _backends() -> dict[str, dict[str, str]]:
-    """For each kind of device: what "auto" takes, and of each backend "available" or why it is not."""
+def _backends(problems: list[str]) -> dict[str, dict[str, str]]:
+    """For each kind of device: what "auto" takes, and of each backend how exact it is or why it is not there.
+
+    Those that there are compute a stage of the paper's size, forward and backward, and are compared with
+    the formulas in float64: a few seconds.
+    """
     import torch
 
     from clit_kernels import BACKENDS
     from clit_kernels.backends import choose
     from clit_kernels.decode_stage import why_not
 
-    kinds = ["cpu"]
-    kinds += ["cuda"] if torch.cuda.is_available() else []
-    kinds += ["mps"] if torch.backends.mps.is_available() else []
+    kinds = {"cpu": [torch.float32]}
+    if torch.cuda.is_available():
+        kinds["cuda"] = [torch.float32, torch.float16, torch.bfloat16]
+    if torch.backends.mps.is_available():
+        kinds["mps"] = [torch.float32]
     answers = {}
-    for kind in kinds:
+    for kind, dtypes in kinds.items():
         values = torch.zeros(1, 64, 2, 2, device=kind)
         reasons = {backend: why_not(backend, values) for backend in BACKENDS if backend != "auto"}
         answers[kind] = {"auto": f"takes {choose('decode_stage', 'auto', reasons.__getitem__)}"}
-        answers[kind] |= {backend: reason or "available" for backend, reason in reasons.items()}
+        for backend, reason in reasons.items():
+            if reason is None and backend != "reference":  # that one is the formula
+                reason = "; ".join(_exactness(backend, kind, dtype, problems) for dtype in dtypes)
+            answers[kind][backend] = reason or "available: the formula, slow"
     return answers
+
+
+def _exactness(backend: str, kind: str, dtype: torch.dtype, problems: list[str]) -> str:
+    """What a backend is off by there, in words."""
+    from clit_kernels import self_check
+    from clit_kernels.backends import in_a_line
+
+    name = str(dtype).removeprefix("torch.")
+    remedy = "please report it, and take --backend hoisted until then."
+    try:
+        found = self_check.check_backend(backend, kind, dtype)
+    except Exception as error:  # whatever a driver or a compiler may raise
+        problems.append(f"backend {backend} fails on {kind} in {name} ({in_a_line(error)}): {remedy}")
+        return f"{name} FAILS"
+    words = f"{name} {{}}, off by {found.output:.0e} of the range, gradients by {found.gradients:.0e}"
+    if found.right:
+        return words.format("right")
+    problems.append(
+        f"backend {backend} is wrong on {kind} in {name}, off by {found.output:.0e} of the range (allowed "
+        f"{found.output_allowed:.0e}), gradients by {found.gradients:.0e} ({found.gradients_allowed:.0e}): "
+        f"{remedy}"
+    )
+    return words.format("WRONG")
 
 
 def _threads() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..errors import ClitZooError
+from .loading import load
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
@@ -68,6 +69,7 @@ class Scales(click.ParamType):
 )
 @click.option("--fp16", "dtype", flag_value="float16", help="Compute in float16.")
 @click.option("--bf16", "dtype", flag_value="bfloat16", help="Compute in bfloat16.")
+@click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
 @click.option("--no-ssim", is_flag=True, help="Measure PSNR only.")
 @click.option("--no-quantise", is_flag=True, help="Score the output before rounding to 8 bits, as LIIF does.")
 @click.option("--gray-as-rgb", is_flag=True, help="Score gray originals as three channels, as LIIF does.")
@@ -90,6 +92,7 @@ def command(
     limit: int | None,
     device: str,
     dtype: str | None,
+    backend: str,
     no_ssim: bool,
     no_quantise: bool,
     gray_as_rgb: bool,
@@ -115,7 +118,7 @@ def command(
     if out is not None and not out.resolve().parent.is_dir():
         raise ClitZooError(f"The folder of --out {out} does not exist: make it first.")
 
-    runner = _load(model, device, dtype)
+    runner = _load(model, device, dtype, backend)
     total: Results | None = None
     for folder in folders:
         rules = protocol_for(protocol, dataset_of(folder))
@@ -143,18 +146,13 @@ def command(
         ctx.exit(1)
 
 
-def _load(model: str, device: str, dtype: str | None) -> Any:
+def _load(model: str, device: str, dtype: str | None, backend: str) -> Any:
     """The runner of a model by name, folder or repository, or of bicubic, which needs no torch."""
     from ..evaluation import bicubic, model_runner
 
     if model.lower() == "bicubic":
         return bicubic
-    import clit_zoo
-
-    from ..threads import use_free_cores
-
-    use_free_cores()
-    return model_runner(clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto"))
+    return model_runner(load(model, device, dtype, backend))
 
 
 def _write(path: Path, text: str) -> None:

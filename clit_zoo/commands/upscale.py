@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ClitZooError, ImageError
+from .loading import load
 
 if TYPE_CHECKING:
     from ..jobs import Job, Sizing
@@ -81,6 +82,7 @@ class Size(click.ParamType):
 @click.option("--fp32", "dtype", flag_value="float32", help="Compute in float32.")
 @click.option("--fp16", "dtype", flag_value="float16", help="Compute in float16.")
 @click.option("--bf16", "dtype", flag_value="bfloat16", help="Compute in bfloat16.")
+@click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
 @click.option(
     "--format",
     type=click.Choice(["png", "jpeg", "jpg", "webp", "tiff", "tif"], case_sensitive=False),
@@ -106,6 +108,7 @@ def command(
     size: tuple[int, int] | None,
     device: str,
     dtype: str | None,
+    backend: str,
     format: str | None,
     quality: int | None,
     flatten: str | None,
@@ -161,12 +164,7 @@ def command(
         if dry_run:
             _estimate(planned, model, dtype, report)
         elif planned:
-            import clit_zoo
-
-            from ..threads import use_free_cores
-
-            use_free_cores()
-            resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto")
+            resolver = load(model, device, dtype, backend)
             _enlarge_all(planned, resolver, sizing, report, quality, flatten, overwrite)
     finally:  # after an interruption too, what has been done is told
         report.end()

@@ -89,6 +89,7 @@ class Run:
         self.tensorboard, self.progress = tensorboard, progress
         self.parts = recipe.share_of(self.processes.rank, self.processes.count)
         self.model = model.to(self.processes.device).train()
+        model.check_backend()
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         recipe.freeze(self.model)

@@ -34,6 +34,9 @@ class PixelRepeater:
         self.loaded.append((name, options))
         return self
 
+    def check_backend(self):
+        pass
+
     def enlarge(self, image, size, progress=None):
         if tuple(image.shape[-2:]) in self.fail_on:
             raise self.fail_on[tuple(image.shape[-2:])]

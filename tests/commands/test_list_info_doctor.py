@@ -5,6 +5,8 @@ import json
 import pytest
 from safetensors.numpy import save_file
 
+from clit_kernels import self_check
+from clit_kernels.self_check import Verdict
 from clit_zoo import registry
 from clit_zoo.commands import doctor
 
@@ -71,13 +73,36 @@ def test_doctor(run, embedded):
     assert result.code == 0, report["problems"]
     assert report["problems"] == []
     assert report["versions"]["torch"] and report["devices"]["cpu"]
-    assert report["backends"]["cpu"]["hoisted"] == "available"
+    assert report["backends"]["cpu"]["hoisted"].startswith("float32 right, off by ")
     assert report["backends"]["cpu"]["auto"] == "takes hoisted"
     assert len(report["backends"]["cpu"]["triton"].split()) > 3  # a sentence
     assert report["threads"]["used by torch"] >= 1 and report["cache"]["folder"]
     assert report["embedded_weights"]["tiny-lit"].startswith("readable")
     text = run("doctor").out
     assert "cpu hoisted" in text and "No problems found." in text
+
+
+def broken(*args, **options):
+    raise RuntimeError("no C compiler\nfound")
+
+
+def wrong(*args, **options):
+    return Verdict(2e-3, 0.5, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("check", "shown", "words"),
+    [
+        (broken, "float32 FAILS", "fails on cpu in float32 (RuntimeError: no C compiler found)"),
+        (wrong, "float32 WRONG", "wrong on cpu in float32, off by 2e-03 of the range (allowed 1e-05)"),
+    ],
+)
+def test_doctor_finds_backends_that_fail(run, embedded, monkeypatch, check, shown, words):
+    monkeypatch.setattr(self_check, "check_backend", check)
+    result = run("doctor")
+    assert result.code == 1 and shown in result.out
+    assert f"backend hoisted {'is ' * (check is wrong)}{words}" in result.out
+    assert "take --backend hoisted" in result.out
 
 
 def test_doctor_finds_broken_weights_and_missing_packages(run, embedded, monkeypatch):

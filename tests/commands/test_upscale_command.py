@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def test_one_picture_beside_the_input(run, model, save):
     target = f"photo_x2_{DEFAULT}.png"
     assert f"photo.png 6×4 -> {target} 12×8" in result.out and "1 enlarged in" in result.out
     np.testing.assert_array_equal(opened(target)[::2, ::2], pixels)
-    assert model.loaded == [(DEFAULT, {"device": "auto", "dtype": "auto"})]
+    assert model.loaded == [(DEFAULT, {"device": "auto", "dtype": "auto", "backend": "auto"})]
 
 
 @pytest.mark.parametrize(
@@ -69,10 +70,35 @@ def test_wrong_usage(options, run, model, save):
     assert not model.loaded and sorted(os.listdir()) == ["notes.txt", "photo.png"]
 
 
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("triton", "backend 'triton' cannot serve this model: "),
+        ("fast", "backend 'fast' is unknown; take one"),
+    ],
+)
+def test_a_backend_that_cannot_compute_is_an_error_at_once(run, save, tiny_model, backend, words):
+    save("photo.png")
+    save("other.png")
+    os.mkdir("large")
+    options = ("-m", tiny_model, "-o", "large", "--device", "cpu", "--backend", backend)
+    result = run("upscale", "photo.png", "other.png", *options)
+    assert result.code == 1 and result.err.count("Error: ") == 1 and words in result.err
+    assert os.listdir("large") == []
+
+
+def test_a_warning_is_a_line_without_the_code_it_came_from(run, save, model, monkeypatch):
+    save("photo.png")
+    monkeypatch.setattr(model, "check_backend", lambda: warnings.warn("Triton failed", RuntimeWarning))
+    result = run("upscale", "photo.png")
+    assert result.code == 0 and "Warning: Triton failed\n" in result.err and ".py" not in result.err
+
+
 def test_options_reach_the_model(run, model, save):
     save("photo.png")
-    assert run("upscale", "photo.png", "-m", "rdn-clit", "--device", "cpu", "--bf16").code == 0
-    assert model.loaded == [("rdn-clit", {"device": "cpu", "dtype": "bfloat16"})]
+    options = ("--device", "cpu", "--bf16", "--backend", "hoisted")
+    assert run("upscale", "photo.png", "-m", "rdn-clit", *options).code == 0
+    assert model.loaded == [("rdn-clit", {"device": "cpu", "dtype": "bfloat16", "backend": "hoisted"})]
     assert os.path.exists("photo_x4_rdn-clit.png")
     save("other.png")
     assert run("upscale", "other.png", "-m", "some-org/Net+1", "--suffix", "_big").code == 0

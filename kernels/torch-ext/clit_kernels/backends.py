@@ -1,11 +1,20 @@
-"""Choosing who computes an op: ``auto`` falls back quietly, a backend asked for by name never does."""
+"""Choosing who computes an op: ``auto`` falls back, a backend asked for by name never does."""
 
 import logging
-from collections.abc import Callable
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
 
 BACKENDS = ("auto", "triton", "hoisted", "reference")
 
 _log = logging.getLogger("clit_kernels")
+
+_not_built: set[tuple[str, torch.device, torch.dtype]] = set()
+"""Op, device and dtype whose kernels Triton failed to build: later calls do not try again."""
 
 
 def choose(op: str, backend: str, why_not: Callable[[str], str | None]) -> str:
@@ -28,3 +37,54 @@ def choose(op: str, backend: str, why_not: Callable[[str], str | None]) -> str:
     if reason is not None:
         raise ValueError(f"{op}: backend {backend!r} cannot serve this call: {reason}")
     return backend
+
+
+def triton_or(
+    hoisted: Callable[[], Tensor], triton: Callable[[], Tensor], op: str, backend: str, like: Tensor
+) -> Tensor:
+    """The result of ``triton``; under "auto", that of ``hoisted`` where Triton cannot build the kernels.
+
+    A machine without a C compiler, or a chip whose shared memory is too small for a tile, shows only when a
+    kernel is built. Errors from elsewhere (memory, bad arguments) are raised as they are.
+    """
+    case = (op, like.device, like.dtype)
+    if backend == "auto" and case in _not_built:
+        return hoisted()
+    try:
+        return triton()
+    except Exception as error:
+        if backend != "auto" or not from_triton(error):
+            raise
+        _not_built.add(case)
+        warnings.warn(
+            f"{op}: Triton failed to build its kernel for {like.dtype} on {like.device} "
+            f"({in_a_line(error)}); backend 'hoisted' computes it from now on: the same result, slower",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return hoisted()
+
+
+@contextmanager
+def explained(op: str) -> Iterator[None]:
+    """Say in an error that Triton raises in the backward pass of ``op`` what can be done."""
+    try:
+        yield
+    except Exception as error:
+        if from_triton(error):
+            error.add_note(f"{op}: Triton failed in the backward pass; train with backend='hoisted'.")
+        raise
+
+
+def from_triton(error: Exception) -> bool:
+    """Whether the error was raised in Triton, its compilers or its launcher, and is not about memory."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").partition(".")[0] == "triton" for frame, _ in frames)
+
+
+def in_a_line(error: BaseException) -> str:
+    """The error's type and its first words."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:200]}" if words else type(error).__name__

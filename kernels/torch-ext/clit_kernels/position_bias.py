@@ -49,6 +49,8 @@ def axis_table(offset: Tensor, proj_weight: Tensor, axis: int, radius: int) -> T
     on_sin = w_sin * turn.cos() + w_cos * turn.sin()
     on_cos = w_cos * turn.cos() - w_sin * turn.sin()
     rotated = torch.cat((on_sin, on_cos), -1).to(offset.dtype)  # (K, H, 2 * BANDS)
-    angles = (2 * offset).unsqueeze(-1) * b.to(offset.dtype)
-    encoded = torch.cat((angles.sin(), angles.cos()), -1)
+    # arguments reach 1,000 rad: rounded to float32 they would put the sines off by 3e-5
+    exact = torch.float32 if offset.device.type == "mps" else torch.float64
+    angles = (2 * offset.to(exact)).unsqueeze(-1) * b.to(exact)
+    encoded = torch.cat((angles.sin().to(offset.dtype), angles.cos().to(offset.dtype)), -1)
     return torch.einsum("...e,khe->...kh", encoded, rotated)

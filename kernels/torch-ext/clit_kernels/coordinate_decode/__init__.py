@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..backends import choose
+from ..backends import choose, triton_or
 from ..queries import Queries, Raster
 from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import coordinate_decode_hoisted
@@ -53,13 +53,18 @@ def coordinate_decode(
         lambda name: why_not(name, v, weights, queries, mlp_weights, mlp_biases, cell),
     )
     args = (weights, v, queries, mlp_weights, mlp_biases, cell)
-    if chosen == "triton":
+
+    def formulas() -> Tensor:
+        run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
+        out = run(*args, previous=previous, gain=gain)
+        return out if base is None else out + base
+
+    def kernels() -> Tensor:
         from .function import coordinate_decode_triton  # Triton may be absent
 
         return coordinate_decode_triton(*args, previous=previous, gain=gain, base=base)
-    run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
-    out = run(*args, previous=previous, gain=gain)
-    return out if base is None else out + base
+
+    return triton_or(formulas, kernels, "coordinate_decode", backend, v) if chosen == "triton" else formulas()
 
 
 def why_not(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import settings
+from ..backends import explained
 from ..queries import Queries, Raster
 from ..triton_support import DTYPES, LAUNCH, channels_last, dot_precision, kernel_dtype, on_device
 from . import kernel_backward, tiles
@@ -75,10 +76,13 @@ class _CoordinateDecode(torch.autograd.Function):
         grad_hidden, grad_weights, grad_biases = _backward_later(grad.to(v.dtype), kept, mlp[:count])
         layers = prepare(mlp[:count], mlp[count:], cell, weights.shape[2], weights.shape[3], v.dtype)
         grad_hidden = F.pad(grad_hidden, (0, layers.widths[0] - grad_hidden.shape[-1])).contiguous()
-        to_weights, to_v = backward_queries(grad_hidden, weights, v, ctx.queries, layers, needs[0], needs[1])
         to_first = None
-        if needs[8]:
-            to_first = backward_first(grad_hidden, weights, v, ctx.queries, layers, mlp[0], cell)
+        with explained("coordinate_decode"):
+            to_weights, to_v = backward_queries(
+                grad_hidden, weights, v, ctx.queries, layers, needs[0], needs[1]
+            )
+            if needs[8]:
+                to_first = backward_first(grad_hidden, weights, v, ctx.queries, layers, mlp[0], cell)
         to_mlp = [to_first, *grad_weights, grad_hidden.flatten(0, 1).sum(0)[: mlp[0].shape[0]], *grad_biases]
         return (
             to_weights,

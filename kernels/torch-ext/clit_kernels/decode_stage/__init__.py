@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..backends import choose
+from ..backends import choose, triton_or
 from ..coordinate_decode import why_not_shape
 from ..local_attention import why_not as why_not_attention
 from ..queries import Queries
@@ -46,13 +46,18 @@ def decode_stage(
     """
     chosen = choose("decode_stage", backend, lambda name: why_not(name, v, q, k, queries, stage, cell))
     args = (q, k, v, queries, stage, cell)
-    if chosen == "triton":
+
+    def formulas() -> Tensor:
+        run = decode_stage_reference if chosen == "reference" else decode_stage_hoisted
+        out = run(*args, previous=previous, gain=gain)
+        return out if base is None else out + base
+
+    def kernels() -> Tensor:
         from .launch import decode_stage_triton  # Triton may be absent
 
         return decode_stage_triton(*args, previous=previous, gain=gain, base=base)
-    run = decode_stage_reference if chosen == "reference" else decode_stage_hoisted
-    out = run(*args, previous=previous, gain=gain)
-    return out if base is None else out + base
+
+    return triton_or(formulas, kernels, "decode_stage", backend, v) if chosen == "triton" else formulas()
 
 
 def why_not(

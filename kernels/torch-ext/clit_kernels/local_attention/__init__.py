@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..backends import choose
+from ..backends import choose, triton_or
 from ..queries import Queries
 from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import local_attention_hoisted
@@ -44,11 +44,17 @@ def local_attention(
         backend,
         lambda name: why_not(name, q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius),
     )
-    if chosen == "triton":
-        from .launch import local_attention_triton as run  # Triton may be absent
-    else:
+
+    def formula() -> Tensor:
         run = local_attention_reference if chosen == "reference" else local_attention_hoisted
-    return run(q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius)
+        return run(q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius)
+
+    def kernels() -> Tensor:
+        from .launch import local_attention_triton  # Triton may be absent
+
+        return local_attention_triton(q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius)
+
+    return triton_or(formula, kernels, "local_attention", backend, q) if chosen == "triton" else formula()
 
 
 def why_not(

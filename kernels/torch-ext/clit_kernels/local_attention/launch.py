@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import settings
+from ..backends import explained
 from ..own_precision import own_precision
 from ..position_bias import axis_table
 from ..queries import Grid, Points, Queries, Raster
@@ -52,9 +53,8 @@ def bias_tables(
         offsets = queries.offset.reshape(queries.offset.shape[0], -1, 2).unbind(-1)
     tables = []
     for axis, offset in enumerate(offsets):
-        # arguments reach 1,000 rad: in float32 the sines would be off by 3e-5
         parts = [
-            axis_table(part.double(), proj_weight, axis, radius).transpose(-1, -2).float()
+            axis_table(part.float(), proj_weight, axis, radius).transpose(-1, -2)
             for part in offset.flatten().split(TABLE_QUERIES)
         ]
         tables.append(torch.cat(parts).reshape(*offset.shape, *parts[0].shape[1:]))
@@ -166,7 +166,10 @@ class _LocalAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, weights = ctx.saved_tensors
-        grads = backward(q, k, weights, grad, ctx.queries, ctx.heads, ctx.radius, ctx.needs_input_grad[:4])
+        with explained("local_attention"):
+            grads = backward(
+                q, k, weights, grad, ctx.queries, ctx.heads, ctx.radius, ctx.needs_input_grad[:4]
+            )
         return *grads, None, None, None
 
 

@@ -1,0 +1,141 @@
+"""Is a backend right on this device? One stage, forward and backward, against the formulas in float64."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .decode_stage import StageWeights, decode_stage, decode_stage_reference
+from .queries import Grid, Queries, Raster
+
+EXACT = 1e-5
+"""float32 may be off by this share of the range, lower precision by twice what plain PyTorch is off by."""
+
+EXACT_MPS = 1e-4
+"""Apple's GPUs have no float64 in which positions could be multiplied by frequencies up to 1,000."""
+
+SIZE = (5, 6)
+"""Of the feature maps: odd and even, and smaller than a window and a tile."""
+
+
+class Shape(NamedTuple):
+    """Channels, heads, window radius and hidden widths of a stage."""
+
+    channels: int
+    heads: int
+    radius: int
+    hidden: tuple[int, ...]
+
+
+SHAPES = {
+    "light": Shape(64, 4, 1, (128, 64, 64, 64)),
+    "paper": Shape(256, 8, 3, (256, 256, 256, 256)),
+}
+"""The registered models' stages."""
+
+
+class Verdict(NamedTuple):
+    """Largest differences from the truth and what is allowed, as shares of its range (of each gradient's)."""
+
+    output: float
+    gradients: float
+    output_allowed: float
+    gradients_allowed: float
+
+    @property
+    def right(self) -> bool:
+        """Both within their limits; NaN is not."""
+        return self.output <= self.output_allowed and self.gradients <= self.gradients_allowed
+
+
+def check_backend(
+    backend: str, device: torch.device | str, dtype: torch.dtype = torch.float32, shape: str = "paper"
+) -> Verdict:
+    """Compare ``backend`` with the formulas on random maps.
+
+    Args:
+        backend: "triton" or "hoisted". "reference" rounds positions to float32, as the published code does,
+            and is off by 1e-4 in it.
+        device, dtype: where and in what the backend computes; the truth is computed on the CPU in float64.
+        shape: a key of ``SHAPES``.
+
+    Raises:
+        ValueError: the backend cannot serve there; the message says why.
+        Exception: whatever the backend raises.
+    """
+    inputs = _inputs(SHAPES[shape], dtype)
+    exact = _results("reference", inputs, torch.device("cpu"), torch.float64)
+    device = torch.device(device)
+    found = _differences(_results(backend, inputs, device, dtype), exact)
+    if dtype == torch.float32:
+        limit = EXACT_MPS if device.type == "mps" else EXACT
+        return Verdict(*found, limit, limit)
+    plain = _differences(_results("reference", inputs, device, dtype), exact)
+    return Verdict(*found, 2 * plain[0], 2 * plain[1])
+
+
+def _inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:
+    """q, k, v, the position bias' projection, then the MLP's weights and biases, rounded to ``dtype``."""
+    generator = torch.Generator().manual_seed(0)
+    area = (2 * shape.radius + 1) ** 2
+    widths = (area * shape.channels + 2, *shape.hidden, 3)
+
+    def draw(scale: float, *size: int) -> Tensor:
+        return (torch.randn(size, generator=generator) * scale).to(dtype)
+
+    maps = [draw(1.0, 2, shape.channels, *SIZE) for _ in range(3)]
+    bias = [draw(0.3, shape.heads, 64), draw(0.3, shape.heads)]
+    # the attention divides the values by about the number of taps
+    scales = [(1.5 / fan) ** 0.5 * (area**0.5 if i == 0 else 1) for i, fan in enumerate(widths[:-1])]
+    weights = [draw(s, b, a) for s, (a, b) in zip(scales, itertools.pairwise(widths), strict=True)]
+    return [*maps, *bias, *weights, *(draw(0.1, width) for width in widths[1:])]
+
+
+def _results(
+    backend: str, inputs: Sequence[Tensor], device: torch.device, dtype: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs at a grid and at random positions, and gradients there, in float64 on the CPU."""
+    leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in inputs]
+    q, k, v, proj_weight, proj_bias, *mlp = leaves
+    half = len(mlp) // 2
+    heads = proj_weight.shape[0]
+    radius = (round(((mlp[0].shape[1] - 2) / v.shape[1]) ** 0.5) - 1) // 2
+    stage = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], heads, radius)
+    outputs = []
+    for queries in _queries(device):
+        cell = torch.full((2, 2), 0.6, device=device)
+        if dtype == torch.float64:
+            out = decode_stage_reference(q, k, v, queries, stage, cell.double(), upcast=dtype)
+        else:
+            with torch.set_grad_enabled(isinstance(queries, Raster)):
+                out = decode_stage(q, k, v, queries, stage, cell, backend=backend)
+        outputs.append(out)
+    # the projection's bias adds the same to every tap's logit: its gradient is rounding alone
+    wanted = [t for t in leaves if t is not proj_bias]
+    gradients = torch.autograd.grad(outputs[-1].sum() * 0.1, wanted)
+    return tuple([t.detach().double().cpu() for t in some] for some in (outputs, gradients))  # type: ignore[return-value]
+
+
+def _queries(device: torch.device) -> list[Queries]:
+    """All pixels of an enlargement by 3.3, and two random positions around each feature pixel."""
+    axes = []
+    for n in SIZE:
+        m = int(3.3 * n)
+        where = (torch.arange(m, dtype=torch.float64) + 0.5) * (n / m) - 0.5
+        index = where.round()
+        axes += [index.long().to(device), (where - index).float().to(device)]
+    around = torch.rand(2, 2, *SIZE, 2, generator=torch.Generator().manual_seed(1)) - 0.5
+    return [Grid(*axes), Raster(around.to(device))]
+
+
+def _differences(
+    found: tuple[list[Tensor], list[Tensor]], exact: tuple[list[Tensor], list[Tensor]]
+) -> tuple[float, float]:
+    """The largest difference among outputs and among gradients, as a share of the largest true entry."""
+    shares = [
+        torch.stack([(a - b).abs().max() / b.abs().max() for a, b in zip(*pair, strict=True)]).max()
+        for pair in zip(found, exact, strict=True)
+    ]
+    return float(shares[0]), float(shares[1])
