@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
 
 
-def _show_warning(message: Warning | str, *rest: object) -> None:
+def _show_warning(message: Warning | str, *rest: Any, **options: Any) -> None:
     """A line of words, without the place in the code."""
     click.echo(f"Warning: {message}", err=True)
 

@@ -89,7 +89,7 @@ def test_a_backend_that_cannot_compute_is_an_error_at_once(run, save, tiny_model
 
 def test_a_warning_is_a_line_without_the_code_it_came_from(run, save, model, monkeypatch):
     save("photo.png")
-    monkeypatch.setattr(model, "check_backend", lambda: warnings.warn("Triton failed", RuntimeWarning))
+    monkeypatch.setattr(model, "check_backend", lambda: warnings.warn("Triton failed", stacklevel=1))
     result = run("upscale", "photo.png")
     assert result.code == 0 and "Warning: Triton failed\n" in result.err and ".py" not in result.err
 
