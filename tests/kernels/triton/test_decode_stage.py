@@ -15,6 +15,7 @@ from op_cases import (
 
 from clit_kernels import StageWeights, decode_stage, settings
 from clit_kernels.decode_stage import decode_stage_reference, launch, why_not
+from clit_kernels.self_check import check_backend
 
 TILES = {
     "coordinate_decode/hoisted": {"PIXELS_Y": 4, "PIXELS_X": 8, "GROUP": 1, "SLOTS": 16, "COLUMNS": 32},
@@ -162,3 +163,8 @@ def test_auto_takes_what_can_serve(device):
     assert "300 neurons" in why_not("triton", args[2], *args[:2], args[3], wide, args[5])
     with pytest.raises(ValueError, match="one dtype"):
         decode_stage(args[0].half(), *args[1:], **config, backend="triton")
+
+
+def test_the_self_check_finds_the_kernels_right(device):
+    found = check_backend("triton", device, torch.float32, "light")
+    assert found.right and max(found.output, found.gradients) < 2e-6
