@@ -15,7 +15,7 @@ from . import registry
 from .config import ModelConfig
 from .download import Repo, Unreachable, ask, fetch, is_repo_id, is_revision, translated
 from .errors import HubError, ModelNotFoundError, WeightsNotFoundError
-from .model_folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, ModelFiles, files_in, read_weights
+from .model_folder import CARD_FILE, CONFIG_FILE, HERE, WEIGHTS_FILE, ModelFiles, files_in, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,7 +121,9 @@ def push(
 ) -> str:
     """Publishes a model folder as a Hub repository, made if need be; returns the address of the commit.
 
-    The folder's configuration is checked first. Raises HubError, ConfigError, WeightsNotFoundError.
+    The folder's configuration is checked first, and its card's usage lines get the repository's name. Raises
+    HubError, also where `private` is asked for and the repository is there and public; ConfigError,
+    WeightsNotFoundError.
     """
     import huggingface_hub
 
@@ -140,15 +142,31 @@ def push(
     try:
         api = huggingface_hub.HfApi(token=token, library_name="clit_zoo")
         api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=str(folder),
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE],
-            commit_message=commit_message,
-        )
+        if private and not api.model_info(repo_id).private:  # creating leaves one that is there as it is
+            raise HubError(
+                f"{repo_id} is a public repository already, and nothing was uploaded: make it private in its "
+                "settings, take another name, or leave out private=True."
+            )
+        add = huggingface_hub.CommitOperationAdd
+        operations = [add(name, content) for name, content in _contents(files, repo_id)]
+        commit = api.create_commit(repo_id, operations, commit_message=commit_message)
+    except HubError:
+        raise
     except Exception as error:
         raise translated(error, repo, WEIGHTS_FILE) from error
     return str(commit.commit_url)
+
+
+def _contents(files: ModelFiles, repo_id: str) -> list[tuple[str, str | bytes]]:
+    """Name in the repository, and path or bytes, of each file of a model."""
+    contents: list[tuple[str, str | bytes]] = [
+        (CONFIG_FILE, str(files.config_path)),
+        (WEIGHTS_FILE, str(files.weights_path)),
+    ]
+    card = files.config_path.with_name(CARD_FILE)
+    if card.is_file():
+        contents.append((CARD_FILE, card.read_bytes().replace(HERE.encode(), repo_id.encode())))
+    return contents
 
 
 def _no_weights(name: str) -> str:

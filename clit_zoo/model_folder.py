@@ -27,6 +27,9 @@ CARD_FILE = "README.md"
 # config.MAX_PARAMETERS in float32 is 0.8 GB.
 MAX_WEIGHTS_BYTES = 2**30
 
+HERE = "path/to/this/folder"
+"""How a card calls a model that is in no repository yet; publishing puts the repository's name there."""
+
 _DTYPES = ("F32", "F16", "BF16")
 
 
@@ -172,8 +175,9 @@ def model_card(
 ) -> str:
     """The text of README.md: the Hub's front matter, how to use the model, its settings, `body`, its papers.
 
-    repo_id: how the usage lines call the model (default: its name). license: an identifier of the Hub, such
-    as "apache-2.0"; None writes none. datasets: Hub identifiers. body: Markdown, e.g. data and figures.
+    repo_id: how the usage lines call the model (default: `HERE`, as its name may load another one).
+    license: an identifier of the Hub, such as "apache-2.0"; None writes none. datasets: Hub identifiers.
+    body: Markdown, e.g. data and figures.
     """
     encoder, decoder = config.encoder["name"], config.decoder["name"]
     tags = ["super-resolution", "image-super-resolution", "arbitrary-scale", "pytorch", encoder, decoder]
@@ -182,7 +186,7 @@ def model_card(
         front.insert(0, f"license: {_yaml_word(license)}")
     if datasets:
         front += ["datasets:", *(f"- {_yaml_word(name)}" for name in datasets)]
-    called = repo_id or config.name
+    called = repo_id or HERE
     parts = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {config.name}",

@@ -114,9 +114,14 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         ConfigError: it is none of float32, float16 and bfloat16.
     """
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and has_bfloat16() else torch.float32
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
         raise ConfigError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
     assert isinstance(found, torch.dtype)
     return found
+
+
+def has_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16 itself; emulating it, as older ones do, is slower than float32."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)

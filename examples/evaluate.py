@@ -25,7 +25,7 @@ parser.add_argument("model", help="a name, a folder or a Hub repository")
 parser.add_argument("folders", nargs="+", help="folders of original pictures")
 args = parser.parse_args()
 
-model = clit_zoo.from_pretrained(args.model)
+model = clit_zoo.from_pretrained(args.model, dtype="float32")  # as papers measure, also on GPUs
 for folder in args.folders:
     # The second argument changes when the function does: it is how finished images are recognised.
     for method in (Runner("lanczos", "lanczos/pillow", lanczos), model):

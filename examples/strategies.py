@@ -22,7 +22,7 @@ from clit_zoo.training.start import first_stages
 def methods(names: list[str]) -> Iterator[Runner]:
     """The models, and the first stages of cascades."""
     for name in names:
-        model = clit_zoo.from_pretrained(name)
+        model = clit_zoo.from_pretrained(name, dtype="float32")
         stages = model.config.decoder.get("stages", 1)
         for count in range(1, stages):
             yield model_runner(first_stages(model, count), f"{name}, {count} of {stages} stages")

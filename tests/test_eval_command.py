@@ -134,7 +134,7 @@ def test_a_model_is_loaded_by_name(folder, monkeypatch):
         return Nearest()
 
     monkeypatch.setattr(clit_zoo, "from_pretrained", from_pretrained, raising=False)
-    args = [str(folder), "-m", "some/model", "-s", "2", "--device", "cpu", "--fp32"]
+    args = [str(folder), "-m", "some/model", "-s", "2", "--device", "cpu"]  # float32 unless asked otherwise
     result = CliRunner().invoke(command, args)
     assert result.exit_code == 0, result.exception
     assert asked == [("some/model", {"device": "cpu", "dtype": "float32", "backend": "auto"}), "checked"]

@@ -11,7 +11,7 @@ import torch
 from clit_zoo import hub, model_folder, registry
 from clit_zoo.config import ModelConfig
 from clit_zoo.errors import ClitZooError, WeightsError
-from clit_zoo.model_folder import check_weights, model_card, read_weights, write_model_folder
+from clit_zoo.model_folder import HERE, check_weights, model_card, read_weights, write_model_folder
 
 CONFIG = registry.get("edsr-lit").config
 SHAPES = {"a.weight": (3, 2), "a.bias": (3,)}
@@ -172,5 +172,7 @@ def test_card():
     ):
         assert part in text
     assert "license" not in model_card(CONFIG)
+    # a model of the same name may be another one
+    assert f'from_pretrained("{CONFIG.name}")' not in model_card(CONFIG) and HERE in model_card(CONFIG)
     with pytest.raises(ClitZooError, match="identifier"):
         model_card(CONFIG, license="mit\ntags: [x]")

@@ -64,9 +64,7 @@ class Scales(click.ParamType):
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images of each folder."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
-@click.option(
-    "--fp32", "dtype", flag_value="float32", help="Compute in float32, as the paper's figures were."
-)
+@click.option("--fp32", "dtype", flag_value="float32", help="Compute in float32, on GPUs too.  [default]")
 @click.option("--fp16", "dtype", flag_value="float16", help="Compute in float16.")
 @click.option("--bf16", "dtype", flag_value="bfloat16", help="Compute in bfloat16.")
 @click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
@@ -118,7 +116,7 @@ def command(
     if out is not None and not out.resolve().parent.is_dir():
         raise ClitZooError(f"The folder of --out {out} does not exist: make it first.")
 
-    runner = _load(model, device, dtype, backend)
+    runner = _load(model, device, dtype or "float32", backend)
     total: Results | None = None
     for folder in folders:
         rules = protocol_for(protocol, dataset_of(folder))

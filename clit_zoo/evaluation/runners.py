@@ -72,7 +72,10 @@ def _config_of(model: Any) -> Any:
 
 
 def _name_of(model: Any) -> str:
-    return str(getattr(getattr(model, "config", None), "name", None) or type(model).__name__)
+    """The model's name, with the precision where that is not the papers' float32."""
+    name = str(getattr(getattr(model, "config", None), "name", None) or type(model).__name__)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return name if dtype == "float32" else f"{name} in {dtype}"
 
 
 def as_runner(what: Any) -> Runner:

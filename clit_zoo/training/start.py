@@ -63,8 +63,9 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
         model: with fewer stages, or as many, which then changes nothing.
         stages: how many it shall have.
         new_stages: "random" initialises the new ones as a new model's, which is what the authors' code does
-            when it loads a one-stage checkpoint. "copy" starts them from the last trained stage, its output
-            layer times 1 - 0.75: the cascade R <- MLP + 0.75 R then starts out near the model it came from.
+            when it loads a one-stage checkpoint. "copy" starts them from the last trained stage, so that the
+            cascade R <- MLP + 0.75 R starts out near the model it came from: a one-stage model's output layer
+            times 1 - 0.75, as it predicts all of R; a later stage's as it is, as it adds what is missing.
 
     Raises:
         ConfigError: the model has more stages already, or another kind of decoder.
@@ -88,7 +89,7 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
         output = f"layers.{2 * len(model.config.decoder['hidden_dims'])}."
         for name, tensor in model.state_dict().items():
             if match := last.fullmatch(name):
-                share = 1 - GAIN if match[2].startswith(output) else 1.0
+                share = 1 - GAIN if have == 1 and match[2].startswith(output) else 1.0
                 for i in range(have, stages):
                     state[f"{match[1]}.{i}.{match[2]}"] = tensor * share
     longer.load_state_dict(state)

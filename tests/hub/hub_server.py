@@ -21,6 +21,7 @@ class Repository:
     commits: dict[str, dict[str, bytes]]
     refs: dict[str, str]
     mode: str = "fine"
+    private: bool = False
     sent: Counter = field(default_factory=Counter)
 
 
@@ -90,6 +91,10 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append((self.command, path, self.headers.get("Range", "")))
+        about = re.fullmatch(r"/api/models/([^/]+/[^/]+)", path)
+        if about and about[1] in self.server.repositories:
+            private = self.server.repositories[about[1]].private
+            return self._answer({"id": about[1], "private": private})
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(.+)/([^/]+)", path)
         if match is None:
             return self._refuse(404, "RepoNotFound")
@@ -159,6 +164,8 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.requests.append(("POST", path, ""))
+        if path == "/api/validate-yaml":
+            return self._answer({"errors": [], "warnings": []})
         if self.headers.get("Authorization") != "Bearer hf_test":
             return self._refuse(401, None)
         if path == "/api/repos/create":
@@ -167,6 +174,9 @@ class Handler(BaseHTTPRequestHandler):
             if repo_id in self.server.repositories:
                 return self._answer({"url": f"{self.server.url}/{repo_id}"}, 409)
             self.server.add(repo_id, {})
+            self.server.repositories[repo_id].private = asked.get("visibility") == "private" or bool(
+                asked.get("private")
+            )
             return self._answer({"url": f"{self.server.url}/{repo_id}", "id": repo_id})
         if path.endswith("/preupload/main"):
             files = [
@@ -184,8 +194,6 @@ class Handler(BaseHTTPRequestHandler):
             commit = self.server.add(match[1], files)
             url = f"{self.server.url}/{match[1]}/commit/{commit}"
             return self._answer({"success": True, "commitOid": commit, "commitUrl": url})
-        if path == "/api/validate-yaml":
-            return self._answer({"errors": [], "warnings": []})
         return self._refuse(404, None)
 
     def _answer(self, content: dict[str, Any], status: int = 200) -> None:

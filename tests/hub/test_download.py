@@ -227,7 +227,25 @@ def test_push_and_load_back(server, client, model, tmp_path):
     found = client("resolve", "org/mine", cache_dir=tmp_path / "cache")
     assert Path(found["result"]["weights_path"]).read_bytes() == model["model.safetensors"]
 
+    (folder / "README.md").write_text('from_pretrained("path/to/this/folder")')
+    address = client("push", folder, "org/mine", token="hf_test")["result"]
+    card = server.repositories["org/mine"].commits[os.path.basename(address)]["README.md"]
+    assert card == b'from_pretrained("org/mine")'
+
     refused = client("push", folder, "org/mine", token="hf_wrong")
     assert refused["error"] == "HubError" and "hf auth login" in refused["message"]
     (folder / "config.json").write_text("{}")
     assert client("push", folder, "org/mine", token="hf_test")["error"] == "ConfigError"
+
+
+def test_what_shall_be_private_is_not_published(server, client, model, tmp_path):
+    for name, data in model.items():
+        (tmp_path / name).write_bytes(data)
+    client("push", tmp_path, "org/open", token="hf_test")
+    before = dict(server.repositories["org/open"].commits)
+    refused = client("push", tmp_path, "org/open", token="hf_test", private=True)
+    assert refused["error"] == "HubError" and "org/open is a public repository already" in refused["message"]
+    assert server.repositories["org/open"].commits == before
+    for _ in range(2):
+        assert client("push", tmp_path, "org/closed", token="hf_test", private=True)["result"]
+    assert server.repositories["org/closed"].private

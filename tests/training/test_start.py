@@ -42,6 +42,8 @@ def test_a_copied_cascade_starts_near_the_model_it_came_from():
     for stages in (2, 3):
         long = with_stages(short, stages, "copy")
         torch.testing.assert_close(long.query(image, coords, cell, sizes=[(16, 16)] * stages), expected)
+    stepwise = with_stages(with_stages(short, 2, "copy"), 3, "copy")
+    torch.testing.assert_close(stepwise.query(image, coords, cell, sizes=[(16, 16)] * 3), expected)
     long = with_stages(short, 3, "random")
     assert not torch.allclose(long.query(image, coords, cell, sizes=[(16, 16)] * 3), expected, atol=1e-3)
 
