@@ -6,6 +6,8 @@ lies at (2 i + 1) / n - 1.
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,26 +41,42 @@ def output_size(
     if (scale is None) == (size is None):
         raise ScaleError("give a scale or a target size, and not both")
     if size is not None:
-        if len(size) != 2 or any(isinstance(n, bool) or int(n) != n for n in size):
-            raise ScaleError(f"size must be two whole numbers (height, width), got {tuple(size)}")
-        height, width = int(size[0]), int(size[1])
+        numbers = _numbers(size)
+        if len(numbers) != 2 or not all(_is_whole(n) for n in numbers):
+            raise ScaleError(f"size must be two whole numbers (height, width), got {size!r}")
+        height, width = int(numbers[0]), int(numbers[1])
         if height < h or width < w:
             raise ScaleError(
                 f"size {width}x{height} (width x height) is smaller than the {w}x{h} input: this library "
                 "enlarges; ask for at least the input's size"
             )
     else:
-        assert scale is not None
-        pair = (scale, scale) if isinstance(scale, int | float) else tuple(scale)
+        pair = _numbers(scale)
+        pair = pair * 2 if len(pair) == 1 else pair
         if len(pair) != 2:
             raise ScaleError(f"scale must be a number or a pair (sy, sx), got {scale!r}")
         for s in pair:
-            if not (isinstance(s, int | float) and math.isfinite(s) and 1 <= s <= MAX_SCALE):
-                raise ScaleError(f"scale {s!r} is out of range: take a number from 1 to {MAX_SCALE:g}")
+            if not 1 <= s <= MAX_SCALE:  # NaN is not
+                raise ScaleError(f"scale {s:g} is out of range: take a number from 1 to {MAX_SCALE:g}")
         height, width = round(h * pair[0]), round(w * pair[1])
     if max(height / h, width / w) > MAX_SCALE:
         raise ScaleError(f"{w}x{h} to {width}x{height} is more than {MAX_SCALE:g} times; take a smaller size")
     return height, width
+
+
+def _numbers(given: Any) -> list[Any]:
+    """The real numbers of a number, a sequence, an array or a tensor; none where it holds anything else."""
+    if hasattr(given, "tolist"):
+        given = given.tolist()
+    items = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    items = [item.item() if hasattr(item, "item") else item for item in items]
+    known = all(isinstance(item, Real | torch.SymInt) and not isinstance(item, bool) for item in items)
+    return items if known else []
+
+
+def _is_whole(number: Any) -> bool:
+    # what torch.export traces has no float form
+    return isinstance(number, int | torch.SymInt) or (math.isfinite(number) and int(number) == number)
 
 
 def axis_factors(scale: float, stages: int, base: float = BASE) -> tuple[float, ...]:

@@ -25,6 +25,7 @@ class Loaded(NamedTuple):
     config: ModelConfig
     state_dict: dict[str, Tensor]
     origin: str
+    card: str | None
 
 
 def load(
@@ -39,7 +40,8 @@ def load(
     """Resolves and reads a model. `build` makes its module from the configuration (on the meta device will
     do): the weights must have exactly the tensors of its state dict.
 
-    Returns the configuration, the tensors (CPU, in their stored type) and where they came from. Raises what
+    Returns the configuration, the tensors (CPU, in their stored type), where they came from, and the model
+    card if there is one beside them. Raises what
     `resolve` raises, ConfigError and WeightsError.
     """
     files = resolve(
@@ -51,7 +53,9 @@ def load(
     )
     config = ModelConfig.from_json(files.config_path)
     shapes = {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
-    return Loaded(config, read_weights(files.weights_path, shapes), files.origin)
+    card = files.config_path.with_name(CARD_FILE)
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    return Loaded(config, read_weights(files.weights_path, shapes), files.origin, text)
 
 
 def resolve(

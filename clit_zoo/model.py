@@ -1,5 +1,6 @@
 """SuperResolver: an encoder and a decoder that enlarge a picture by any factor."""
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ class SuperResolver(nn.Module):
         backend: who computes the decoder: "auto", "triton", "hoisted" or "reference". A call that the one
             named cannot serve raises ValueError and says why; "auto" takes Triton where it can serve, else
             "hoisted" (``clit-zoo doctor`` shows which).
+        card: the text of the README.md it was loaded with; None for a new model.
 
     Raises:
         ConfigError: a setting is unknown or out of bounds, or there is no such backend.
@@ -43,6 +45,7 @@ class SuperResolver(nn.Module):
         if backend not in BACKENDS:
             raise ConfigError(f"backend {backend!r} is unknown; take one of {', '.join(BACKENDS)}")
         self.config, self.backend = config, backend
+        self.card: str | None = None
         encoder, decoder = dict(config.encoder), dict(config.decoder)
         self.encoder = build_encoder(encoder.pop("name"), **encoder)
         self.decoder = build_decoder(decoder.pop("name"), cast(int, self.encoder.out_channels), **decoder)
@@ -101,8 +104,8 @@ class SuperResolver(nn.Module):
             (B, N, 3), not clamped.
 
         Raises:
-            ImageError: a tensor's shape does not fit.
-            ScaleError: the images' cells ask for different plans.
+            ImageError: a tensor's shape or type does not fit.
+            ScaleError: the images' cells ask for different plans or are not positive; ``sizes`` do not fit.
         """
         h, w = self._check(image)
         batch = image.shape[0]
@@ -112,8 +115,15 @@ class SuperResolver(nn.Module):
             )
         if tuple(cell.shape) != (batch, 2):
             raise ImageError(f"cell must be ({batch}, 2), one pair for each image; got {tuple(cell.shape)}")
-        x = self._normalise(image)
+        if not (coords.is_floating_point() and cell.is_floating_point()):
+            raise ImageError(f"coords and cell must be floats; got {coords.dtype} and {cell.dtype}")
         plan = list(sizes) if sizes is not None else self._plan(h, w, cell)
+        if not 1 <= len(plan) <= self.decoder.stages or tuple(plan[0]) != (h, w):
+            raise ScaleError(
+                f"sizes must name the maps of 1 to {self.decoder.stages} stages, the first ({h}, {w}); "
+                f"got {plan}"
+            )
+        x = self._normalise(image)
         return self.decoder.query(self.encoder(x), x, coords, cell, plan, backend=self.backend) * 0.5 + 0.5
 
     def query_raster(
@@ -199,12 +209,13 @@ class SuperResolver(nn.Module):
         Args:
             folder: made if need be.
             overwrite: replace a model that is there already.
-            card: the text of README.md; a plain one where left out.
+            card: the text of README.md; where left out, that which it was loaded with, else a plain one. Give
+                a new one, or set ``model.card``, after training the weights further.
 
         Raises:
             ClitZooError: the folder holds a model already, or cannot be written.
         """
-        text = card if card is not None else model_card(self.config)
+        text = next(text for text in (card, self.card, model_card(self.config)) if text is not None)
         return write_model_folder(folder, self.config, self.state_dict(), text, overwrite=overwrite)
 
     def push_to_hub(
@@ -212,14 +223,15 @@ class SuperResolver(nn.Module):
     ) -> str:
         """Upload the model to the Hugging Face Hub, making the repository if need be; returns its URL.
 
+        ``card`` is as in ``save_pretrained``; a card's "path/to/this/folder" becomes ``repo_id``.
+
         Raises:
             HubError: the Hub cannot be reached or refuses.
         """
         from .hub import push
 
         with tempfile.TemporaryDirectory() as folder:
-            text = card if card is not None else model_card(self.config, repo_id=repo_id)
-            self.save_pretrained(folder, card=text)
+            self.save_pretrained(folder, card=card)
             return push(folder, repo_id, private=private, token=token)
 
     @torch.inference_mode()
@@ -234,6 +246,8 @@ class SuperResolver(nn.Module):
     def _plan(self, h: int, w: int, cell: Tensor) -> list[Size]:
         if self.decoder.stages == 1:
             return [(h, w)]
+        if not all(c > 0 and math.isfinite(c) for pair in cell.tolist() for c in pair):
+            raise ScaleError("a cell is the size of an output pixel, (2 / H, 2 / W): it must be positive")
         plans = {
             tuple(geometry.plan(h, w, (max(h, round(2 / y)), max(w, round(2 / x))), self.decoder.stages))
             for y, x in cell.tolist()

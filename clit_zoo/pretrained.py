@@ -18,7 +18,7 @@ DTYPES = {
 }
 
 
-def create_model(name: str, *, backend: str = "auto", **overrides: Any) -> SuperResolver:
+def create_model(name: str, /, *, backend: str = "auto", **overrides: Any) -> SuperResolver:
     """A registered model with random weights, for training.
 
     Args:
@@ -76,6 +76,7 @@ def from_pretrained(
     )
     model = SuperResolver(found.config, backend=backend)
     model.load_state_dict(found.state_dict, strict=True)
+    model.card = found.card
     return model.to(where, pick_dtype(what, where)).eval()
 
 
@@ -97,11 +98,12 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         where = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigError(f"device {device!r} is unknown: take auto, cpu, cuda, cuda:0 or mps") from error
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(where.type, True):
-        raise ConfigError(f"device {device!r} is not available on this machine: take auto or cpu")
+    if not present.get(where.type, False):
+        why = "not available on this machine" if where.type in present else "none that this library knows"
+        raise ConfigError(f"device {str(device)!r} is {why}: take auto or cpu")
     if where.type == "cuda" and where.index is not None and where.index >= torch.cuda.device_count():
         raise ConfigError(f"device {device!r} does not exist: this machine has {torch.cuda.device_count()}")
     return where

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -135,6 +136,11 @@ def test_grid_and_cells():
         ({"scale": 1000}, (10_000, 21_000)),
         ({"size": (10, 21)}, (10, 21)),
         ({"size": [33, 40]}, (33, 40)),
+        ({"scale": np.float32(2.5)}, (25, 52)),
+        ({"scale": np.array([2, 3])}, (20, 63)),
+        ({"scale": torch.tensor(2.5)}, (25, 52)),
+        ({"size": (np.int64(33), torch.tensor(40))}, (33, 40)),
+        ({"size": torch.Size([33, 40])}, (33, 40)),
     ],
 )
 def test_output_size(given, expected):
@@ -156,6 +162,13 @@ def test_output_size(given, expected):
         ({"size": (20.5, 42)}, r"size must be two whole numbers .* got \(20.5, 42\)"),
         ({"size": (20,)}, "size must be two whole numbers"),
         ({"size": (True, 42)}, "size must be two whole numbers"),
+        ({"size": 16}, "size must be two whole numbers .* got 16"),
+        ({"size": "ab"}, "size must be two whole numbers .* got 'ab'"),
+        ({"size": (float("nan"), 42)}, "size must be two whole numbers"),
+        ({"size": (float("inf"), 42)}, "size must be two whole numbers"),
+        ({"scale": True}, "scale must be a number or a pair"),
+        ({"scale": "2"}, "scale must be a number or a pair .* got '2'"),
+        ({"scale": np.float32("nan")}, "scale nan is out of range"),
         ({"size": (20, 42_000)}, "more than 1000 times"),
     ],
 )

@@ -35,6 +35,23 @@ def test_forward(model, image, size):
     torch.testing.assert_close(model(image.transpose(2, 3).contiguous().transpose(2, 3), size), out)
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"cell": torch.tensor([[0.1, 0.0]] * 2)}, ScaleError, "must be positive"),
+        ({"cell": torch.tensor([[0.1, torch.nan]] * 2)}, ScaleError, "must be positive"),
+        ({"sizes": []}, ScaleError, r"1 to 2 stages, the first \(6, 5\); got \[\]"),
+        ({"sizes": [(6, 5), (24, 20), (96, 80)]}, ScaleError, "1 to 2 stages"),
+        ({"sizes": [(60, 50)]}, ScaleError, r"the first \(6, 5\)"),
+        ({"coords": torch.zeros(2, 4, 2, dtype=torch.int64)}, ImageError, "must be floats; got torch.int64"),
+    ],
+)
+def test_queries_refused(model, image, changes, error, words):
+    given = {"coords": torch.zeros(2, 4, 2), "cell": torch.full((2, 2), 0.1)}
+    with pytest.raises(error, match=words):
+        model.query(image, **given | changes)
+
+
 @torch.no_grad()
 def test_enlarge_clamps(model, image):
     image = image * 3 - 1
