@@ -135,8 +135,12 @@ def _key(root: Path, files: list[Path], smallest: int) -> str:
     """Changes whenever the decoded pictures would."""
     entries = []
     for file in files:
-        info = file.stat()
-        entries.append((str(file.relative_to(root)), info.st_size, info.st_mtime_ns))
+        try:
+            info = file.stat()
+            state = (info.st_size, info.st_mtime_ns)
+        except OSError:  # a link to nothing, say: it is left out, with its reason, when it is to be decoded
+            state = (-1, -1)
+        entries.append((str(file.relative_to(root)), *state))
     return hashlib.sha256(json.dumps([smallest, entries]).encode()).hexdigest()
 
 

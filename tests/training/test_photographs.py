@@ -76,3 +76,10 @@ def test_the_cache_is_used_again_and_only_for_the_same_pictures(mixed, tmp_path,
         file.truncate(1000)
     assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
     assert json.loads((cache / INDEX_FILE).read_text())["shapes"][0] == [100, 120]
+
+
+def test_a_link_to_nothing_is_named_and_left_out_with_a_cache_too(mixed, tmp_path):
+    (mixed / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    for options in ({}, {"cache": tmp_path / "cache"}):
+        found = Photographs(mixed, 64, progress=False, **options)
+        assert "gone.png" in dict(found.skipped) and len(found.images) == 2
