@@ -60,3 +60,38 @@ def test_batches_come_in_order_and_errors_come_through():
         batches.take()
     assert batches.waited > 0
     batches.close()
+
+
+def test_a_full_disk_stops_the_log_only(tmp_path, monkeypatch, capsys):
+    log = Log(tmp_path, 0, tensorboard=False)
+    log.row(1, loss=0.5)
+    append = Log._append
+
+    def cut_short(self, line):
+        with open(self.path, "a") as file:
+            file.write(line[:7])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Log, "_append", cut_short)
+    log.row(2, loss=0.4)
+    log.row(3, loss=0.3)
+    monkeypatch.setattr(Log, "_append", append)
+    log.row(4, loss=0.2)
+    warned = capsys.readouterr().err
+    assert warned.count("Warning") == 1 and "No space left" in warned and "log.jsonl" in warned
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 4]
+
+
+def test_tensorboards_errors_end_tensorboard_only(tmp_path, capsys):
+    class Refusing:
+        def add_scalar(self, *_):
+            raise OSError(28, "No space left on device")
+
+    log = Log(tmp_path, 0, tensorboard=False)
+    log._writer = Refusing()
+    log.row(1, loss=0.5)
+    log.row(2, loss=0.5)
+    log.picture(2, "sample", np.zeros((4, 5, 3), np.uint8))
+    log.close()
+    assert capsys.readouterr().err.count("Warning") == 1
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 2]
