@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+ORDER, LOGICAL = "order", "logical"
+"""Mark in Muon's state: its columns are in the order (in, kh, kw), whatever the memory format."""
+
 
 class MuonWithAdam:
     """torch's Muon for matrices and convolution kernels, Adam for everything else.
@@ -15,6 +18,9 @@ class MuonWithAdam:
     Muon takes matrices only; a convolution kernel (out, in, kh, kw) is given to it as a view
     (out, in * kh * kw). ``match_rms_adamw`` scales its steps so that Adam's learning rates carry over.
     Frozen parameters (without ``requires_grad``) are left alone.
+
+    The columns of the views, and so of the momentum, are in the order in which memory holds the kernel. In
+    ``state_dict`` they are in the order (in, kh, kw), so that a run may go on in another memory format.
     """
 
     def __init__(self, model: nn.Module, lr: float):
@@ -42,12 +48,26 @@ class MuonWithAdam:
 
     def state_dict(self) -> dict:
         """State of both optimizers."""
-        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+        muon = self.muon.state_dict()
+        muon["state"] = self._reordered(muon["state"], _columns_in_order)
+        return {"muon": {**muon, ORDER: LOGICAL}, "adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore ``state_dict``'s result."""
-        self.muon.load_state_dict(state["muon"])
+        """Restore ``state_dict``'s result; without the mark of the order, one in memory's order."""
+        muon = dict(state["muon"])
+        if muon.pop(ORDER, None) == LOGICAL:
+            muon["state"] = self._reordered(
+                muon["state"], lambda x, p: _matrix(x.reshape(p.shape), p).contiguous()
+            )
+        self.muon.load_state_dict(muon)
         self.adam.load_state_dict(state["adam"])
+
+    def _reordered(self, state: dict, order: Callable[[Tensor, Tensor], Tensor]) -> dict:
+        """A copy of Muon's state with its tensors passed through ``order(momentum, parameter)``."""
+        return {
+            index: {key: order(value, self.sources[index]) for key, value in values.items()}
+            for index, values in state.items()
+        }
 
 
 class AdamOnly:
@@ -84,6 +104,14 @@ def _matrix(x: Tensor, parameter: Tensor) -> Tensor:
     if x.dim() == 4 and not parameter.is_contiguous():  # channels-last
         return x.permute(0, 2, 3, 1).flatten(1)
     return x.flatten(1)
+
+
+def _columns_in_order(x: Tensor, parameter: Tensor) -> Tensor:
+    """The inverse of ``_matrix``: columns in the order (in, kh, kw)."""
+    if parameter.dim() == 4 and not parameter.is_contiguous():
+        out, inner, height, width = parameter.shape
+        return x.reshape(out, height, width, inner).permute(0, 3, 1, 2).flatten(1)
+    return x
 
 
 def _set_lr(optimizer: Optimizer, lr: float) -> None:
