@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import ClitZooError
 from .log import LOG_FILE
 from .loop import Run
+from .optim import LOGICAL, ORDER
 
 FILE_BYTES, TOTAL_BYTES = 16 << 20, 64 << 20
 INDEX = "leg.json"
@@ -48,6 +49,7 @@ def write_leg(
         "format": FORMAT, "files": names, "sha256": digest, "kept": kept,
         "recipe": asdict(run.recipe), "config": run.model.config.to_dict(),
         "step": run.step, "seconds": run.seconds, "best": run.best, "losses": [float(x) for x in run.losses],
+        "frozen": _frozen(run), ORDER: LOGICAL,
     }  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def read_leg(run: Run, folder: str | Path) -> bool:
     out, frozen weights, must be those the run has.
 
     Raises:
-        ClitZooError: there is no leg, it is damaged, or another run's.
+        ClitZooError: there is no leg, it is damaged, or another run's; or the log cannot be written.
     """
     folder = Path(folder)
     try:
@@ -95,6 +97,11 @@ def read_leg(run: Run, folder: str | Path) -> bool:
             f"trains {len(trained)} of {run.model.config.name}: start it with the same --model, --stages and "
             "--freeze-… options"
         )
+    if index.get("frozen") not in (None, _frozen(run)):
+        raise ClitZooError(
+            f"the leg {folder} was trained on other frozen weights than this run has: start it with the same "
+            "--model and, for weights drawn at random, the same --seed"
+        )
     state = run.state()
     state.update({key: index[key] for key in ("recipe", "config", "step", "seconds", "best", "losses")})
     state["model"] = {**state["model"], **{name: w.float() for name, w in weights.items()}}
@@ -102,12 +109,29 @@ def read_leg(run: Run, folder: str | Path) -> bool:
     optimizer = _prefixed(tensors, "optimizer/")
     if optimizer:
         _fill(state["optimizer"], optimizer)
+        if ORDER not in index and "muon" in state["optimizer"]:  # of a version that kept memory's order
+            del state["optimizer"]["muon"][ORDER]
     else:
         state["ramp_from"] = index["step"]
     run.restore(state)
-    if not (run.folder / LOG_FILE).exists() and (folder / LOG_FILE).exists():
-        _write(run.folder / LOG_FILE, (folder / LOG_FILE).read_bytes())
+    if run.processes.main:  # all of them would write the same file
+        try:
+            if not (run.folder / LOG_FILE).exists() and (folder / LOG_FILE).exists():
+                _write(run.folder / LOG_FILE, (folder / LOG_FILE).read_bytes())
+        except OSError as error:
+            reason = error.strerror or error
+            raise ClitZooError(f"the leg's log cannot be copied to {run.folder} ({reason})") from error
     return True
+
+
+def _frozen(run: Run) -> str:
+    """A hash of the weights that are not trained, and so in no leg."""
+    digest = hashlib.sha256()
+    for name, p in sorted(run.model.named_parameters()):
+        if not p.requires_grad:
+            digest.update(name.encode())
+            digest.update(p.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _packed(run: Run, limit: int) -> tuple[dict[str, Tensor], list[str]]:

@@ -28,10 +28,11 @@ from .prefetch import Prefetcher
 from .processes import Processes
 from .recipe import Recipe
 from .signals import StopSignal
-from .validation import Validation, as_row, mean_psnr
+from .state import BEST, check_losses, check_weights, collect, take_over
+from .validation import Validation, as_row, mean_psnr, skipped_row
 
 CHECKPOINT = "checkpoint.pt"
-BEST, FINAL, SAMPLES = "best", "model", "samples"
+FINAL, SAMPLES = "model", "samples"
 ASK_EVERY = 10
 """Steps between two questions to the other processes whether to stop: each costs a message."""
 
@@ -88,11 +89,12 @@ class Run:
         self.save_every, self.log_every, self.threads = save_every, log_every, threads
         self.tensorboard, self.progress = tensorboard, progress
         self.parts = recipe.share_of(self.processes.rank, self.processes.count)
-        self.model = model.to(self.processes.device).train()
+        self.model = model.to(self.processes.device)
         model.check_backend()
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         recipe.freeze(self.model)
+        _training_mode(self.model)
         if recipe.compile:  # the encoder's shapes never change; the decoder's time is in few large operations
             self.model.encoder.compile()
         self.drawing = recipe.draw(int(model.config.decoder.get("stages", 1)))
@@ -103,7 +105,7 @@ class Run:
         self.pace = Pace()
         self.ramp_from: int | None = None
         self.losses: list[Tensor] = []
-        self.best: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
         self.changed: list[str] = []
         self._measured: tuple[int, Results] | None = None
         if min(save_every, log_every) < 1:
@@ -116,14 +118,18 @@ class Run:
             self.restore(load_checkpoint(self.checkpoint))
 
     def train(self, minutes: float | None = None) -> bool:
-        """Run the steps that are left; True when all are done.
+        """Run the steps that are left; True when all are done, be it in a run that was once longer.
 
         Stops early, with the state saved, after ``minutes`` or on SIGTERM or the first Ctrl-C.
 
         Raises:
-            ClitZooError: the loss is no longer a number, or a file cannot be written. The last checkpoint
-                stays.
+            ClitZooError: the loss or a weight is no longer a number, nothing can be validated any more, a
+                file cannot be written, or the processes stand at different steps. The last checkpoint stays.
         """
+        if not self.processes.same(self.step):
+            raise ClitZooError(
+                "the processes see different checkpoints: give all the same --out on a shared disk"
+            )
         main, steps = self.processes.main, self.recipe.steps
         log = Log(self.folder, self.step, self.tensorboard) if main else None
         if log is not None:
@@ -153,19 +159,21 @@ class Run:
                         if log is not None:
                             log.row(self.step, **self._figures(loss, window))
                         window = Pace()
-                    if self.validation and (self.step % self.validation.every == 0 or last):
+                    validates = self.validation and (self.step % self.validation.every == 0 or last)
+                    if validates:
+                        self.save()  # a validation that fails or is killed must not cost steps
                         self._validate(log)
-                    if self._stops(signal.seen or time.perf_counter() > deadline):
+                    stops = self._stops(signal.seen or time.perf_counter() > deadline)
+                    if stops or validates or self.step % self.save_every == 0 or last:
                         self.save()
+                    if stops:
                         break
-                    if self.step % self.save_every == 0 or last:
-                        self.save()
         finally:
             batches.close()
             bar.close()
             if log is not None:
                 log.close()
-        return self.step == steps
+        return self.step >= steps
 
     def finish(self) -> Path:
         """Write the averaged weights to ``folder``/model, which ``from_pretrained`` takes; return it."""
@@ -179,56 +187,27 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Everything that is needed to go on."""
-        return {
-            "recipe": asdict(self.recipe),
-            "config": self.model.config.to_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-            "losses": [float(loss) for loss in self.losses],
-            "ramp_from": self.ramp_from,
-            "model": self.model.state_dict(),
-            "average": self.average.shadow,
-            "optimizer": self.optimizer.state_dict(),
-        }
+        return collect(self)
 
     def save(self) -> None:
-        """Write the state, unless the weights have gone bad; the old one stays until that is done."""
-        self.check_losses()
+        """Write the state, unless the weights have gone bad; the old one stays until that is done.
+
+        Raises:
+            ClitZooError: a loss or a weight is not finite, or the file cannot be written.
+        """
+        check_losses(self)
+        check_weights(self)
         if self.processes.main:
             save_checkpoint(self.checkpoint, self.state())
         self.processes.wait()
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over ``state``'s result."""
-        mine = self.model.config.to_dict()
-        if {**state["config"], "name": ""} != {**mine, "name": ""}:
-            raise ConfigError(
-                f"{self.folder} holds a run of another model ({state['config']['name']}): take another folder"
-            )
-        if state["recipe"]["optimizer"] != self.recipe.optimizer or set(state["average"]) != set(
-            self.average.shadow
-        ):
-            raise ConfigError(
-                f"{self.folder} holds a run with another optimizer or other frozen parts "
-                f"({'; '.join(self.recipe.changes(state['recipe']))}): take the same or another folder"
-            )
-        self.changed = self.recipe.changes(state["recipe"])
-        self.model.load_state_dict(state["model"])
-        for name, value in state["average"].items():
-            self.average.shadow[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.losses = [torch.tensor(loss) for loss in state["losses"]]
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.ramp_from = state["ramp_from"]
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take over ``state``'s result.
 
-    def check_losses(self) -> None:
-        """Raises ClitZooError if a loss is not finite: such a state is not worth keeping."""
-        if not all(math.isfinite(loss) for loss in self.losses):
-            raise ClitZooError(
-                f"the loss is not a number any more by step {self.step}; the last checkpoint is from before. "
-                "Lower --lr, clip gradients (--clip 1) or warm up (--warmup 500)"
-            )
+        Raises:
+            ConfigError: it is another model's, or the recipe's optimizer or frozen parts differ.
+        """
+        take_over(self, saved)
 
     def _draw(self, step: int) -> list[Batch]:
         parts = [self.drawing.batch(self.photographs, step, part) for part in self.parts]
@@ -238,7 +217,7 @@ class Run:
         """One optimizer step; returns the loss, not yet waited for."""
         recipe, device = self.recipe, self.processes.device
         torch.manual_seed(_torch_seed(recipe.seed, self.step, self.processes.rank))
-        self.optimizer.set_lr(recipe.lr_at(self.step) * self._ramp())
+        self.optimizer.set_lr(self._lr_at(self.step))
         for p in self.model.parameters():
             p.grad = None
         total = torch.zeros((), device=device)
@@ -256,12 +235,13 @@ class Run:
         self.average.update(self.model, self.step)
         return total
 
-    def _ramp(self) -> float:
-        """Share of the learning rate while an optimizer that has lost its state finds it again."""
-        return 1.0 if self.ramp_from is None else min(1.0, (self.step - self.ramp_from + 1) / 50)
+    def _lr_at(self, step: int) -> float:
+        """The recipe's learning rate, less while an optimizer that has lost its state finds it again."""
+        ramp = 1.0 if self.ramp_from is None else min(1.0, (step - self.ramp_from + 1) / 50)
+        return self.recipe.lr_at(step) * ramp
 
     def _mean_loss(self) -> float:
-        self.check_losses()
+        check_losses(self)
         losses, self.losses = self.losses, []
         return sum(map(float, losses)) / len(losses)
 
@@ -274,7 +254,7 @@ class Run:
     def _figures(self, loss: float, pace: Pace) -> dict[str, float]:
         return {
             "loss": round(loss, 6),
-            "lr": self.recipe.lr_at(self.step - 1) * self._ramp(),
+            "lr": self._lr_at(self.step - 1),
             "steps_per_s": round(pace.speed, 4),
             "patches_per_s": round(pace.speed * self.recipe.batch, 2),
             "data_share": round(pace.waiting, 4),
@@ -304,7 +284,7 @@ class Run:
             try:
                 yield
             finally:
-                self.model.train()
+                _training_mode(self.model)
 
     def _validate(self, log: Log | None) -> None:
         """Measure the averaged weights and keep them if they are the best so far."""
@@ -316,14 +296,16 @@ class Run:
                 self._measured = self.step, results
                 score = mean_psnr(results)
                 if log is not None:
-                    log.row(self.step, val=as_row(results), val_seconds=round(time.perf_counter() - begin, 2))
+                    seconds = round(time.perf_counter() - begin, 2)
+                    log.row(self.step, val=as_row(results), val_seconds=seconds, **skipped_row(results))
                 if not self.best or score > self.best["score"]:
-                    self.best = {"score": score, "step": self.step}
                     self._write_model(BEST, results)
+                    self.best = {"score": score, "step": self.step, "of": validation.what}
                 pixels = validation.sample(self.model)
-            write_picture(self.folder / SAMPLES / f"step_{self.step:07d}.png", pixels)
-            if log is not None:
-                log.picture(self.step, "bicubic, model, original", pixels)
+            if pixels is not None:
+                write_picture(self.folder / SAMPLES / f"step_{self.step:07d}.png", pixels)
+                if log is not None:
+                    log.picture(self.step, "bicubic, model, original", pixels)
         self.processes.wait()
 
     def _write_model(self, where: str, results: Results | None) -> None:
@@ -332,10 +314,29 @@ class Run:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write (H, W, 3) uint8, whole or not at all.
+
+    Raises:
+        ClitZooError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClitZooError(f"{path.parent} cannot be made ({error.strerror or error})") from error
     color = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
     write(Picture(color), path)
+
+
+def _training_mode(model: SuperResolver) -> None:
+    """The parts that are trained in training mode; the others compute what they will compute in use.
+
+    SwinIR's stochastic depth would be noise that a frozen encoder cannot learn from.
+    """
+    model.train()
+    for part in model.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
 
 
 def device_name(device: torch.device) -> str:

@@ -66,6 +66,15 @@ class Processes:
             return flag
         return bool(self._reduce(torch.tensor([float(flag)], device=self.device), "sum").item())
 
+    def same(self, number: int) -> bool:
+        """Whether all processes give the same number."""
+        if self._state is None:
+            return True
+        from accelerate.utils import gather
+
+        numbers = gather(torch.tensor([number], device=self.device))
+        return bool((numbers == numbers[0]).all())
+
     def average(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
         """Replace gradients by their mean over the processes; returns the mean loss.
 
@@ -92,7 +101,10 @@ class Processes:
                 tensor.copy_(broadcast(tensor.clone()))
 
     def close(self) -> None:
-        """Part; nothing may be reduced afterwards."""
+        """Part; nothing may be reduced afterwards.
+
+        Not after an error: parting may wait for the others, and these for a message from this process.
+        """
         if self._state is not None:
             self._state.destroy_process_group()
 

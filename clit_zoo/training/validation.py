@@ -1,14 +1,17 @@
 """Measuring a model while it trains, by the benchmarks' protocol."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, ImageError
+from ..errors import ClitZooError, ConfigError, ImageError
 from ..evaluation import Results, bicubic, evaluate, model_runner
-from ..evaluation.dataset import images_in, make_pair, read_original
+from ..evaluation.dataset import dataset_of, images_in, make_pair, read_original
 from ..evaluation.evaluate import check_scales
+from ..evaluation.protocol import protocol_for
 from ..model import SuperResolver
 
 SAMPLE_SIDE = 256
@@ -25,7 +28,8 @@ class Validation:
         limit: pictures of each folder to take; all where None.
 
     Raises:
-        ClitZooError: a folder is missing or empty, or a scale is not usable.
+        ClitZooError: a folder is missing or empty, two of them go by one name, a scale or the limit is not
+            usable, or no picture of a folder can be measured at a scale.
     """
 
     folders: tuple[Path, ...]
@@ -37,8 +41,24 @@ class Validation:
         check_scales(self.scales)
         if self.every < 1:
             raise ConfigError(f"validation every {self.every} steps: give 1 or more.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"validation on {self.limit} pictures of each folder: give 1 or more.")
+        names: dict[str, Path] = {}
         for folder in self.folders:
-            images_in(folder)
+            name = dataset_of(folder)
+            if name in names:
+                raise ConfigError(
+                    f"{names[name]} and {folder} both count as the dataset {name}, and their figures would "
+                    "be mixed: rename one."
+                )
+            names[name] = folder
+            self._check_pictures(folder)
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """What is measured: scores of different measurements cannot be compared."""
+        names = [dataset_of(folder) for folder in self.folders]
+        return {"folders": names, "scales": check_scales(self.scales), "limit": self.limit}
 
     def measure(self, model: SuperResolver) -> Results:
         """PSNR and SSIM of every picture at every scale."""
@@ -46,33 +66,82 @@ class Validation:
         parts = [evaluate(runner, f, self.scales, limit=self.limit, progress=False) for f in self.folders]
         return sum(parts[1:], start=parts[0])
 
-    def sample(self, model: SuperResolver) -> np.ndarray:
+    def sample(self, model: SuperResolver) -> np.ndarray | None:
         """A picture (H, W, 3) uint8 to look at: bicubic, the model and the original, side by side.
 
-        The middle of the first readable picture, at the scale nearest to 4.
+        The middle of the first picture that can be read and enlarged, at the scale nearest to 4; None where
+        there is none.
         """
         scale = min(self.scales, key=lambda s: abs(s - 4))
         for path in images_in(self.folders[0]):
             try:
                 pair = make_pair(read_original(path), scale, None)
-            except ImageError:
+                low, high = _colour(pair.low()), _colour(pair.high)
+                size = (high.shape[0], high.shape[1])
+                made = (model_runner(model)(low, size) * 255).round().clip(0, 255).astype(np.uint8)
+                return np.concatenate([_middle(p) for p in (bicubic(low, size), made, high)], axis=1)
+            except (ImageError, MemoryError):
                 continue
-            low, high = _colour(pair.low()), _colour(pair.high)
-            size = (high.shape[0], high.shape[1])
-            made = (model_runner(model)(low, size) * 255).round().clip(0, 255).astype(np.uint8)
-            return np.concatenate([_middle(p) for p in (bicubic(low, size), made, high)], axis=1)
-        raise ImageError(f"{self.folders[0]} holds no readable picture")
+        return None
+
+    def _check_pictures(self, folder: Path) -> None:
+        """Raises ConfigError unless every scale has a picture large enough for it.
+
+        Pictures are read until that is so: as a rule, the first one only.
+        """
+        rules = protocol_for("auto", dataset_of(folder))
+        left, reason = check_scales(self.scales), ""
+        for path in images_in(folder)[: self.limit]:
+            try:
+                original = read_original(path)
+            except (ImageError, MemoryError) as error:
+                reason = reason or str(error) or "out of memory"
+                continue
+            height, width = original.pixels.shape[:2]
+            reason = reason or f"{path.name} is {width}×{height}"
+            left = [s for s in left if _side(height, width, s) <= 2 * rules.shave(s)]
+            if not left:
+                return
+        scales = ", ".join(f"×{s:g}" for s in left)
+        raise ConfigError(
+            f"no picture of {folder} can be measured at {scales} ({reason}): give larger pictures or other "
+            "--val-scales."
+        )
 
 
 def mean_psnr(results: Results) -> float:
-    """The mean over datasets and scales: what "best" means."""
+    """The mean over datasets and scales: what "best" means.
+
+    Raises:
+        ClitZooError: no picture could be scored.
+    """
     means = results.means()
+    if not means:
+        reason = results.skipped[0].reason if results.skipped else "there is none"
+        raise ClitZooError(
+            f"no validation picture could be measured ({reason}): give other pictures or --val-scales"
+        )
     return sum(mean.psnr for mean in means) / len(means)
 
 
 def as_row(results: Results) -> dict[str, float]:
     """PSNR by dataset and scale, for the log."""
     return {f"{mean.dataset}×{mean.scale:g}": round(mean.psnr, 4) for mean in results.means()}
+
+
+def skipped_row(results: Results) -> dict[str, list[tuple[str, str]]]:
+    """Pictures left out and why, for the log; nothing where there is none."""
+    skipped = [
+        (f"{s.dataset}/{s.image}" + (f" ×{s.scale:g}" if s.scale is not None else ""), s.reason)
+        for s in results.skipped
+    ]
+    return {"val_skipped": skipped} if skipped else {}
+
+
+def _side(height: int, width: int, scale: float) -> int:
+    """The shorter side of what is scored of a picture; see ``make_pair``."""
+    small = math.floor(min(height, width) / scale + 1e-9)
+    return round(small * scale)
 
 
 def _colour(pixels: np.ndarray) -> np.ndarray:

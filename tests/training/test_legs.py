@@ -99,7 +99,10 @@ def test_what_does_not_fit_is_left_out_in_order(photographs, tmp_path):
         assert run.ramp_from == (None if "optimizer" in expected[-1] else 2)
         average = half.average.shadow if len(expected) > 1 else half.model.state_dict()
         assert distance(run.average.shadow, average) < 3e-4
-    assert run._ramp() == pytest.approx(1 / 50)
+    assert run.train(minutes=0) is False and run.optimizer.adam.param_groups[0]["lr"] == 1e-3 / 50
+    assert run.train() is True
+    rates = [row["lr"] for row in read_log(run.folder) if "lr" in row]
+    assert rates[0] == pytest.approx(1e-3 / 50)  # step 3, the first of the ramp
     with pytest.raises(ClitZooError, match="freeze a part"):
         write_leg(half, tmp_path / "none", room_for(half, "weight") - 1)
     assert not (tmp_path / "none").exists()
@@ -155,3 +158,38 @@ def test_a_leg_is_whole_or_refused(photographs, tmp_path, half):
     write_leg(run, leg)
     assert json.loads((leg / INDEX).read_text())["step"] == STEPS
     assert len(list(leg.glob("*.bin"))) == 1
+
+
+def test_a_leg_of_another_base_model_is_refused(photographs, tmp_path):
+    run = start(photographs, tmp_path / "frozen", freeze_encoder=True)
+    stop_at(run, 1)
+    leg = tmp_path / "leg"
+    write_leg(run, leg)
+    other = start(photographs, tmp_path / "other", tiny_model(seed=1), freeze_encoder=True)
+    with pytest.raises(ClitZooError, match="other frozen weights"):
+        read_leg(other, leg)
+    index = json.loads((leg / INDEX).read_text())
+    del index["frozen"], index["order"]  # as earlier versions wrote it
+    (leg / INDEX).write_text(json.dumps(index))
+    assert read_leg(start(photographs, tmp_path / "again", freeze_encoder=True), leg)
+
+
+def test_a_leg_brings_no_best_figures_without_the_best_model(photographs, tmp_path, half):
+    half.best = {"score": 99.0, "step": 3}
+    write_leg(half, tmp_path / "leg")
+    run = start(photographs, tmp_path / "next")
+    assert read_leg(run, tmp_path / "leg") and run.best == {}
+
+
+def test_only_the_main_process_copies_the_log(photographs, tmp_path, half, monkeypatch):
+    write_leg(half, tmp_path / "leg")
+    run = start(photographs, tmp_path / "second")
+    run.processes.main = False
+    assert read_leg(run, tmp_path / "leg") and not (run.folder / "log.jsonl").exists()
+
+    def refused(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(legs.os, "replace", refused)
+    with pytest.raises(ClitZooError, match=r"log cannot be copied .*No space left"):
+        read_leg(start(photographs, tmp_path / "third"), tmp_path / "leg")

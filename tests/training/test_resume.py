@@ -145,7 +145,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
     assert start(photographs, tmp_path).step == 5
 
 
-@pytest.mark.parametrize("content", ["cut", "empty", "other"])
+@pytest.mark.parametrize("content", ["cut", "empty", "other", "flipped"])
 def test_a_damaged_checkpoint_is_refused(photographs, tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     start(photographs, tmp_path).save()
@@ -153,6 +153,11 @@ def test_a_damaged_checkpoint_is_refused(photographs, tmp_path, content):
         path.write_bytes(path.read_bytes()[:-100])
     elif content == "empty":
         path.write_bytes(b"")
+    elif content == "flipped":
+        whole = bytearray(path.read_bytes())
+        weight = next(iter(torch.load(path)["model"].values()))
+        whole[whole.index(weight.numpy().tobytes())] ^= 1  # torch alone would not notice
+        path.write_bytes(whole)
     else:
         torch.save({"step": 3}, path)
     with pytest.raises(ClitZooError, match=r"checkpoint\.pt is (damaged|no checkpoint)"):
@@ -188,3 +193,77 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(photographs, 
         run.train()
     assert start(photographs, tmp_path).step == 0
     assert bool(torch.isfinite(start(photographs, tmp_path).model.decoder.conv_ch.bias).all())
+
+
+def test_weights_that_overflow_at_a_save_leave_the_checkpoint(photographs, tmp_path, monkeypatch):
+    run = start(photographs, tmp_path)
+    update = run._update
+
+    def overflowing(parts):
+        loss = update(parts)
+        if run.step == 13:  # the step before the second save
+            with torch.no_grad():
+                run.model.decoder.conv_ch.bias.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(run, "_update", overflowing)
+    with pytest.raises(ClitZooError, match=r"not finite any more after step 14.*--clip"):
+        run.train()
+    again = start(photographs, tmp_path)
+    assert again.step == 7 and again.train()
+
+
+def test_fewer_steps_than_done_is_done(photographs, tmp_path):
+    run = start(photographs, tmp_path, steps=8)
+    while run.step < 6:
+        run.train(minutes=0)
+    shorter = start(photographs, tmp_path, steps=4)
+    assert shorter.train() is True and shorter.step == 6
+    assert "6 of 6 steps" in (shorter.finish() / "README.md").read_text()
+
+
+def test_two_jobs_on_one_folder_write_two_files(tmp_path, monkeypatch):
+    path, names = tmp_path / "c.pt", []
+    replace = os.replace
+    monkeypatch.setattr(checkpoint.os, "replace", lambda a, b: (names.append(a.name), replace(a, b)))
+    save_checkpoint(path, {"n": 1})
+    monkeypatch.setattr(checkpoint.os, "getpid", lambda: 12345)
+    old, young = tmp_path / ".c.pt.1.part", tmp_path / ".c.pt.2.part"
+    for part in (old, young):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    save_checkpoint(path, {"n": 2})
+    assert names[0] != names[1] and load_checkpoint(path)["n"] == 2
+    assert young.exists() and not old.exists()  # killed long ago, and perhaps still writing
+
+
+def test_muon_goes_on_in_another_memory_format(photographs, tmp_path):
+    run = start(photographs, tmp_path, channels_last=True)
+    while run.step < 2:
+        run.train(minutes=0)
+    plain = start(photographs, tmp_path)
+    assert plain.step == 2 and plain.changed == ["channels_last: True → False"]
+    saved = run.state()
+    del saved["optimizer"]["muon"]["order"]  # as earlier versions wrote it
+    save_checkpoint(tmp_path / "checkpoint.pt", saved)
+    with pytest.raises(ConfigError, match="--channels-last"):
+        start(photographs, tmp_path)
+    assert start(photographs, tmp_path, channels_last=True).step == 2
+
+
+def test_what_is_frozen_is_in_evaluation_mode(photographs, pictures, tmp_path):
+    """SwinIR drops layers at random while training, also where nobody learns from it."""
+    run = start(photographs, tmp_path, freeze_encoder=True)
+    modes = []
+    run.model.encoder.register_forward_hook(lambda module, *_: modes.append(module.training))
+    with run._averaged():
+        pass
+    run.train(minutes=0)
+    assert modes and not any(modes) and run.model.decoder.training
+
+
+def test_processes_at_different_steps_stop(photographs, tmp_path, monkeypatch):
+    run = start(photographs, tmp_path)
+    monkeypatch.setattr(run.processes, "same", lambda number: False)
+    with pytest.raises(ClitZooError, match="different checkpoints: give all the same --out"):
+        run.train()
