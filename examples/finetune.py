@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -111,10 +112,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     processes = Processes(args.device)
-    try:
-        train(args, processes, command)
-    finally:
-        processes.close()
+    train(args, processes, command)
+    processes.close()  # not after an error: the others may be waiting for this process, and it for them
 
 
 def train(args: argparse.Namespace, processes: Processes, command: list[str]) -> None:
@@ -169,6 +168,8 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
     )  # fmt: skip
     if args.leg_in and args.leg_in.exists():
         read_leg(run, args.leg_in)
+    elif args.leg_in:
+        say(f"no leg in {args.leg_in} yet" + ("" if run.step else ": starting anew"))
     if run.step:
         say(f"going on from step {run.step}" + "".join(f"; {change}" for change in run.changed))
     first = run.step
@@ -186,12 +187,20 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
         say(f"stopped at step {run.step} of {recipe.steps}; the same command goes on from there")
 
 
+def fail(message: str) -> NoReturn:
+    """Say so and end; one of several processes at once, for taking them apart may wait for the others."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(message)
+    print(message, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(1)
+
+
 if __name__ == "__main__":
     try:
         main()
     except ClitZooError as error:
-        sys.exit(f"Error: {error}")
+        fail(f"Error: {error}")
     except torch.OutOfMemoryError as error:
-        sys.exit(
-            f"Error: not enough memory ({str(error).splitlines()[0]}): raise --accumulate or lower --batch"
-        )
+        fail(f"Error: not enough memory ({str(error).splitlines()[0]}): raise --accumulate or lower --batch")

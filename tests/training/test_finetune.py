@@ -11,7 +11,10 @@ from PIL import Image
 
 import clit_zoo
 from clit_zoo.config import ModelConfig
+from clit_zoo.errors import ClitZooError
+from clit_zoo.training.card import Training, training_card
 from clit_zoo.training.log import read_log
+from clit_zoo.training.recipe import Recipe
 
 
 def run_as_program(script, words: list[str], monkeypatch) -> str:
@@ -116,15 +119,63 @@ def test_in_legs_from_machine_to_machine(script, arguments, tmp_path):
         ({"--stages": "2", "--strategy": "u112"}, "trains one stage, and this model has 2"),
         ({"--val": "nowhere"}, "nowhere does not exist"),
         ({"--val-scales": "0.5", "--val": "."}, "×0.5 cannot be evaluated"),
+        ({"--val": "DATA", "--val-limit": "0"}, "validation on 0 pictures"),
         ({"--patch": "100"}, "no usable picture (4 unreadable or smaller than 200 pixels)"),
         ({"--device": "cuda:9"}, "Error: device 'cuda:9'"),
     ],
 )
 def test_mistakes_end_with_one_line(script, arguments, monkeypatch, change, message):
     words = list(arguments)
+    change = {key: words[3] if value == "DATA" else value for key, value in change.items()}
     for option, value in change.items():
         if option in words:
             words[words.index(option) + 1] = value
         else:
             words += [option, value]
     assert message in run_as_program(script, words, monkeypatch)
+
+
+def test_a_leg_that_is_not_there_yet_is_said(script, arguments, tmp_path, capsys):
+    script.main([*arguments, "--steps", "1", "--leg-in", str(tmp_path / "mistyped")])
+    printed = capsys.readouterr()
+    assert f"no leg in {tmp_path / 'mistyped'} yet: starting anew" in printed.out + printed.err
+
+
+def test_processes_part_after_success_only(script, arguments, monkeypatch):
+    closed = []
+    monkeypatch.setattr(script.Processes, "close", lambda self: closed.append(True))
+    with pytest.raises(ClitZooError):
+        script.main([*arguments, "--steps", "0"])
+    assert not closed
+    script.main([*arguments, "--steps", "1"])
+    assert closed
+
+
+def test_one_of_several_processes_says_its_error_and_leaves_at_once(script, monkeypatch, capsys):
+    codes = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(script.os, "_exit", codes.append)
+    script.fail("Error: no room")
+    assert codes == [1] and capsys.readouterr().err == "Error: no room\n"
+
+
+def test_the_card_names_no_folders_but_the_hubs(tiny):
+    words = ["python", "examples/finetune.py", "--model", "org/name", "--data=/home/me/photos", "--val"]
+    words += [
+        "sets/Set5",
+        "sets/B100/",
+        "--out",
+        "../runs/x",
+        "--datasets",
+        "org/one",
+        "org/two",
+        "--lr=1e-4",
+    ]
+    recipe = Recipe(steps=2, ema=0)
+    config = clit_zoo.from_pretrained(tiny, device="cpu").config
+    card = training_card(config, recipe, Training("random weights", "photos", 2, 1.0, "CPU", command=words))
+    shown = "--model org/name --data=photos --val Set5 B100 --out x --datasets org/one org/two --lr=1e-4"
+    assert f"python examples/finetune.py {shown}\n" in card
+    assert "The weights are the average" not in card
+    averaged = training_card(config, Recipe(steps=2), Training("random weights", "photos", 2, 1.0, "CPU"))
+    assert "The weights are the average" in averaged
