@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,9 +53,9 @@ def _cleaned(exif: Image.Exif, size: tuple[int, int] | None) -> bytes | None:
         clean = Image.Exif()
         for tag, value in exif.items():
             if tag not in _DROPPED and tag not in (EXIF_IFD, GPS_IFD):
-                clean[tag] = value
+                clean[tag] = writable(value)
         for ifd in (EXIF_IFD, GPS_IFD):
-            entries = dict(exif.get_ifd(ifd))
+            entries = {tag: writable(value) for tag, value in exif.get_ifd(ifd).items()}
             if size and ifd == EXIF_IFD:
                 entries |= {t: n for t, n in zip((_PIXEL_WIDTH, _PIXEL_HEIGHT), size) if t in entries}
             entries.pop(_INTEROP, None)  # an offset into the old file
@@ -65,6 +66,25 @@ def _cleaned(exif: Image.Exif, size: tuple[int, int] | None) -> bytes | None:
         return clean.tobytes() if len(clean) else None
     except Exception:  # an entry of a type Pillow reads but cannot write
         return None
+
+
+class _Text(str):
+    """EXIF text that is written as the bytes it was read from.
+
+    EXIF means text to be ASCII, but programs store UTF-8. Pillow reads each byte as Latin-1 and writes a
+    question mark for what is not ASCII; given bytes instead, it would change the type of tags it does not know.
+    """
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        try:
+            return super().encode("latin-1")
+        except UnicodeEncodeError:  # not read from a file: set by a program
+            return super().encode("utf-8", "replace")
+
+
+def writable(value: Any) -> Any:
+    """An EXIF entry so that Pillow and tifffile write text beyond ASCII, too."""
+    return _Text(value) if isinstance(value, str) else value
 
 
 def fitting_icc(icc: bytes | None, gray: bool) -> bytes | None:

@@ -151,7 +151,9 @@ def write_tiff(
     subs = {tag: dict(entries.get_ifd(tag)) for tag in (metadata.EXIF_IFD, metadata.GPS_IFD)}
     subs = {tag: values for tag, values in subs.items() if values}
     texts: list[tuple] = [
-        (t, "s", 0, v, True) for t, v in entries.items() if isinstance(v, str) and t not in _OURS
+        (t, "s", 0, metadata.writable(v), True)
+        for t, v in entries.items()
+        if isinstance(v, str) and t not in _OURS
     ]
     pointers: list[tuple] = [(_POINTERS[tag], "I", 1, 0, True) for tag in subs]
     orientation: list[tuple] = [(metadata.ORIENTATION, "H", 1, 1, True)]
@@ -189,7 +191,7 @@ def _append_ifds(path: str | os.PathLike, subs: dict[int, dict[int, Any]]) -> No
         for tag in sorted(subs.keys() & slots.keys()):
             ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=tag)
             for key, value in subs[tag].items():
-                ifd[key] = value
+                ifd[key] = metadata.writable(value)
             start = raw.seek(0, os.SEEK_END)
             if start % 2:  # directories begin on a word boundary
                 start += raw.write(b"\0")

@@ -107,6 +107,28 @@ def check_metadata(path, has_dpi=True):
     assert [float(part) for part in exif.get_ifd(GPS_IFD)[2]] == pytest.approx([48, 8, 14.25])
 
 
+@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif", "deep.png", "deep.tif"])
+def test_text_beyond_ascii_survives(extension, rgb, deep, tmp_path):
+    texts = {0x013B: "Müller XYZ".encode(), 0x8298: "© 2020 Foto".encode(), 0x010E: "Köln".encode("latin-1")}
+    owner = "Zoë Ωmega".encode()
+    exif = Image.Exif()
+    for tag, text in texts.items():
+        exif[tag] = text
+    exif[EXIF_IFD] = {0xA430: "x" * len(owner)}  # given bytes, Pillow would not make it text
+    data = exif.tobytes().replace(b"x" * len(owner), owner)
+    if extension.startswith("deep"):
+        with open(tmp_path / "in.png", "wb") as file:
+            imaging.png.write_png(file, deep[..., :3], exif=data)
+    else:
+        Image.fromarray(rgb).save(tmp_path / "in.png", exif=data)
+    for source, target in (("in.png", f"a.{extension}"), (f"a.{extension}", f"b.{extension}")):
+        enlarged(tmp_path / source, tmp_path / target)
+    with Image.open(tmp_path / f"b.{extension}") as output:
+        written = output.getexif()
+        assert {tag: written[tag].encode("latin-1") for tag in texts} == texts
+        assert written.get_ifd(EXIF_IFD)[0xA430].encode("latin-1") == owner
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("extension", ["jpg", "png", "deep.png", "tif", "deep.tif"])
 def test_orientation_is_applied_once(orientation, extension, tmp_path):
