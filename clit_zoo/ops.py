@@ -16,6 +16,9 @@ from clit_kernels import decode_stage as decode_stage_eager
 
 _KINDS: dict[str, type] = {"Grid": Grid, "Points": Points, "Raster": Raster}
 
+# A grid's rows are read back from the device, which no CUDA graph can hold.
+_TAGS = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
+
 
 def decode_stage(
     q: Tensor,
@@ -41,7 +44,7 @@ def decode_stage(
     )  # fmt: skip
 
 
-@torch.library.custom_op("clit_zoo::decode_stage", mutates_args=())
+@torch.library.custom_op("clit_zoo::decode_stage", mutates_args=(), tags=_TAGS)
 def _decode_stage(
     tensors: list[Tensor],
     kind: str,
@@ -83,7 +86,7 @@ def _(tensors, kind, where, cell, previous, base, heads, radius, gain, backend):
     return v.new_empty(v.shape[0], count, out, dtype=dtype)
 
 
-@torch.library.custom_op("clit_zoo::decode_stage_backward", mutates_args=())
+@torch.library.custom_op("clit_zoo::decode_stage_backward", mutates_args=(), tags=_TAGS)
 def _decode_stage_backward(
     grad: Tensor,
     tensors: list[Tensor],
@@ -99,17 +102,25 @@ def _decode_stage_backward(
         inputs = [t.detach().requires_grad_() for t in tensors]
         out = _run(inputs, kind, where, cell, None, None, heads, radius, gain, backend)
         grads = torch.autograd.grad(out, inputs, grad.to(out.dtype), allow_unused=True)
-        return [torch.zeros_like(t) if g is None else g.clone() for g, t in zip(grads, tensors, strict=True)]
+        # in the memory format that was promised to the compiler, the tensor's own
+        return [
+            torch.zeros_like(t) if g is None else torch.empty_like(t).copy_(g)
+            for g, t in zip(grads, tensors, strict=True)
+        ]
 
     return _in_new_thread(differentiate, grad.device)
 
 
 def _in_new_thread(work: Callable[[], list[Tensor]], device: torch.device) -> list[Tensor]:
-    """Run ``work`` where autograd records: it is off inside a custom operator, by a thread-local switch."""
+    """Run ``work`` where autograd records: it is off inside a custom operator, by a thread-local switch.
+
+    Its backward pass must run in that thread too: autograd's own thread for the device is the one that waits
+    here, and would wait for itself.
+    """
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 
     def run() -> list[Tensor]:
-        with torch.cuda.stream(stream):
+        with torch.autograd.set_multithreading_enabled(False), torch.cuda.stream(stream):
             return work()
 
     with ThreadPoolExecutor(max_workers=1) as pool:

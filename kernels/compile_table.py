@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "torch-ext"))
 
-LIMITS = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+LIMITS = {"sm_80": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
 """Shared memory that one block may have, KiB."""
 
 TENSOR_CORES = re.compile(r"\b(wgmma|mma\.sync|tcgen05\.mma|v_mfma)")

@@ -174,3 +174,16 @@ def test_opcheck(kind):
     cell = torch.rand(2, 2)
     arguments = (tensors, kind, list(where), cell, previous, base, heads, 1, 0.75, "hoisted")
     torch.library.opcheck(ops._decode_stage, arguments)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_come_in_the_layout_that_the_compiler_was_promised(layout):
+    generator = torch.Generator().manual_seed(3)
+    maps = [torch.randn(2, 8, 4, 3, generator=generator).contiguous(memory_format=layout) for _ in range(3)]
+    shapes = [(2, 64), (2,), (6, 9 * 8 + 2), (3, 6), (6,), (3,)]
+    tensors = [*maps, *(torch.randn(s, generator=generator) / 8 for s in shapes)]
+    where = [torch.rand(2, 1, 4, 3, 2, generator=generator) - 0.5]
+    args = (torch.randn(2, 12, 3), tensors, "Raster", where, torch.full((2, 2), 0.5), 2, 1, 0.75, "auto")
+    grads = torch.ops.clit_zoo.decode_stage_backward(*args)
+    assert [g.stride() for g in grads] == [t.stride() for t in tensors]
+    assert grads[0].abs().max() > 0

@@ -1,4 +1,4 @@
-"""Names to models: what `create_model` and `from_pretrained` take, and the card that stays with the weights."""
+"""Names to models: what `create_model` and `from_pretrained` take, and the card that stays with them."""
 
 import pytest
 import torch

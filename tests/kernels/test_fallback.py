@@ -59,7 +59,7 @@ def test_other_errors_are_not_hidden(error):
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        backends.triton_or(lambda: torch.zeros(1), triton, "op", "auto", torch.zeros(1))
+        backends.triton_or(lambda: torch.zeros(1), triton, "op", "auto", torch.zeros(1), ())
 
 
 def test_an_error_of_the_backward_pass_names_the_remedy():

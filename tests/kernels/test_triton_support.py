@@ -8,6 +8,7 @@ import torch
 from op_cases import QUERIES, random_map, stage_weights
 
 from clit_kernels import local_attention, settings, triton_support
+from clit_kernels.coordinate_decode import tiles as decode_tiles
 from clit_kernels.local_attention import why_not
 from clit_kernels.local_attention.tiles import constants, tile
 
@@ -76,6 +77,36 @@ def test_mixed_tensors():
     assert "different devices (cpu, meta)" in why_not(
         "triton", q, k, rest[0], rest[1].to("meta"), rest[2], **config
     )
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype", "width", "fit"),
+    [
+        *(
+            (arch, dtype, 32, True)
+            for arch in ("sm_80", "sm_89", "sm_90", "gfx942")
+            for dtype in ("fp32", "bf16")
+        ),
+        ("sm_90", "bf16", 64, True),
+        ("sm_80", "bf16", 64, True),  # with a smaller tile
+        ("sm_89", "fp32", 64, False),
+        ("sm_120", "fp32", 64, False),
+        ("sm_75", "fp32", 32, True),
+        ("gfx942", "fp32", 64, True),
+        (
+            "sm_90",
+            "bf16",
+            128,
+            True,
+        ),  # 128 channels fit with a smaller tile in this kernel, not in the others
+        ("sm_90", "fp32", 128, False),
+    ],
+)
+def test_tiles_that_fit_the_chip(arch, dtype, width, fit):
+    """As compiled; where none fits, the direct order is taken."""
+    shape = decode_tiles.constants(8 * width, 8, 3, 256)
+    tile = decode_tiles.tile("hoisted", arch, dtype, shape, 16)
+    assert decode_tiles.hoisted_fits(tile, arch, dtype, shape) == fit
 
 
 def test_tf32_only_where_torch_was_asked_for_it():

@@ -6,15 +6,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 BACKENDS = ("auto", "triton", "hoisted", "reference")
 
 _log = logging.getLogger("clit_kernels")
 
-_not_built: set[tuple[str, torch.device, torch.dtype]] = set()
-"""Op, device and dtype whose kernels Triton failed to build: later calls do not try again."""
+_not_built: set[tuple[object, ...]] = set()
+"""Op, device, dtype and sizes whose kernels Triton failed to build: later calls do not try again."""
 
 
 def choose(op: str, backend: str, why_not: Callable[[str], str | None]) -> str:
@@ -40,14 +39,20 @@ def choose(op: str, backend: str, why_not: Callable[[str], str | None]) -> str:
 
 
 def triton_or(
-    hoisted: Callable[[], Tensor], triton: Callable[[], Tensor], op: str, backend: str, like: Tensor
+    hoisted: Callable[[], Tensor],
+    triton: Callable[[], Tensor],
+    op: str,
+    backend: str,
+    like: Tensor,
+    sizes: tuple[int, ...],
 ) -> Tensor:
     """The result of ``triton``; under "auto", that of ``hoisted`` where Triton cannot build the kernels.
 
     A machine without a C compiler, or a chip whose shared memory is too small for a tile, shows only when a
-    kernel is built. Errors from elsewhere (memory, bad arguments) are raised as they are.
+    kernel is built. Errors from elsewhere (memory, bad arguments) are raised as they are. ``sizes`` are those
+    that decide which kernels are built.
     """
-    case = (op, like.device, like.dtype)
+    case = (op, like.device, like.dtype, sizes)
     if backend == "auto" and case in _not_built:
         return hoisted()
     try:
@@ -77,8 +82,12 @@ def explained(op: str) -> Iterator[None]:
 
 
 def from_triton(error: Exception) -> bool:
-    """Whether the error was raised in Triton, its compilers or its launcher, and is not about memory."""
-    if isinstance(error, torch.OutOfMemoryError):
+    """Whether the error was raised in Triton and says that a kernel cannot be built.
+
+    Its launcher also reports a full memory and tensors that are not on the device.
+    """
+    words = str(error)
+    if "out of memory" in words.lower() or "cannot be accessed from Triton" in words:
         return False
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__", "").partition(".")[0] == "triton" for frame, _ in frames)

@@ -16,9 +16,21 @@ BANDS = 16
 """Frequencies per axis; the projection has 4 * BANDS inputs."""
 
 
+_frequencies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+"""Kept: a copy from the CPU's memory makes the CPU wait for all that the device has been given to do."""
+
+
 def frequencies(device: torch.device, dtype: torch.dtype) -> Tensor:
     """(BANDS,) b = 2**linspace(0, 10, BANDS) - 1, rounded as the published float32 model rounds it."""
-    return (2.0 ** torch.linspace(0, 10, BANDS) - 1).to(device, dtype)
+    if torch.compiler.is_compiling():
+        return (2.0 ** torch.linspace(0, 10, BANDS) - 1).to(device, dtype)
+    if (device, dtype) not in _frequencies:
+        with torch.inference_mode(False):
+            made = (2.0 ** torch.linspace(0, 10, BANDS) - 1).to(device, dtype)
+        if type(made) is not Tensor:  # a tracer's
+            return made
+        _frequencies[device, dtype] = made
+    return _frequencies[device, dtype]
 
 
 def encode(relative: Tensor) -> Tensor:

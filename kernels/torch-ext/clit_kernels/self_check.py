@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .decode_stage import StageWeights, decode_stage, decode_stage_reference
-from .queries import Grid, Queries, Raster
+from .queries import Grid, Points, Queries, Raster
 
 EXACT = 1e-5
 """float32 may be off by this share of the range, lower precision by twice what plain PyTorch is off by."""
@@ -109,17 +109,21 @@ def _results(
         if dtype == torch.float64:
             out = decode_stage_reference(q, k, v, queries, stage, cell.double(), upcast=dtype)
         else:
-            with torch.set_grad_enabled(isinstance(queries, Raster)):
+            with torch.set_grad_enabled(not isinstance(queries, Grid)):
                 out = decode_stage(q, k, v, queries, stage, cell, backend=backend)
         outputs.append(out)
     # the projection's bias adds the same to every tap's logit: its gradient is rounding alone
     wanted = [t for t in leaves if t is not proj_bias]
-    gradients = torch.autograd.grad(outputs[-1].sum() * 0.1, wanted)
+    gradients = [
+        gradient
+        for out in outputs[1:]  # those of rasters and of points are added by other kernels
+        for gradient in torch.autograd.grad(out.sum() * 0.1, wanted, retain_graph=True)
+    ]
     return tuple([t.detach().double().cpu() for t in some] for some in (outputs, gradients))  # type: ignore[return-value]
 
 
 def _queries(device: torch.device) -> list[Queries]:
-    """All pixels of an enlargement by 3.3, and two random positions around each feature pixel."""
+    """All pixels of an enlargement by 3.3, two positions around each feature pixel, and any positions."""
     axes = []
     for n in SIZE:
         m = int(3.3 * n)
@@ -127,7 +131,9 @@ def _queries(device: torch.device) -> list[Queries]:
         index = where.round()
         axes += [index.long().to(device), (where - index).float().to(device)]
     around = torch.rand(2, 2, *SIZE, 2, generator=torch.Generator().manual_seed(1)) - 0.5
-    return [Grid(*axes), Raster(around.to(device))]
+    index = torch.stack([(torch.arange(80).reshape(2, 40) * 7) % (n + 2) - 1 for n in SIZE], -1)
+    points = Points(index.to(device), around.reshape(2, -1, 2)[:, :40].to(device))
+    return [Grid(*axes), Raster(around.to(device)), points]
 
 
 def _differences(

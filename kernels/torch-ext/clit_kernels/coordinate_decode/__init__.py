@@ -64,7 +64,10 @@ def coordinate_decode(
 
         return coordinate_decode_triton(*args, previous=previous, gain=gain, base=base)
 
-    return triton_or(formulas, kernels, "coordinate_decode", backend, v) if chosen == "triton" else formulas()
+    if chosen != "triton":
+        return formulas()
+    sizes = (v.shape[1], *weights.shape[2:], *(w.shape[0] for w in mlp_weights))
+    return triton_or(formulas, kernels, "coordinate_decode", backend, v, sizes)
 
 
 def why_not(

@@ -73,11 +73,11 @@ class _CoordinateDecode(torch.autograd.Function):
         count = ctx.count
         kept, mlp = saved[: count - 1], saved[count - 1 :]
         needs = ctx.needs_input_grad
-        grad_hidden, grad_weights, grad_biases = _backward_later(grad.to(v.dtype), kept, mlp[:count])
-        layers = prepare(mlp[:count], mlp[count:], cell, weights.shape[2], weights.shape[3], v.dtype)
-        grad_hidden = F.pad(grad_hidden, (0, layers.widths[0] - grad_hidden.shape[-1])).contiguous()
         to_first = None
-        with explained("coordinate_decode"):
+        with explained("coordinate_decode"), torch.autocast(v.device.type, enabled=False):
+            grad_hidden, grad_weights, grad_biases = _backward_later(grad.to(v.dtype), kept, mlp[:count])
+            layers = prepare(mlp[:count], mlp[count:], cell, weights.shape[2], weights.shape[3], v.dtype)
+            grad_hidden = F.pad(grad_hidden, (0, layers.widths[0] - grad_hidden.shape[-1])).contiguous()
             to_weights, to_v = backward_queries(
                 grad_hidden, weights, v, ctx.queries, layers, needs[0], needs[1]
             )

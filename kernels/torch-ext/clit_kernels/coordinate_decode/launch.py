@@ -93,7 +93,10 @@ def first_layer(weights: Tensor, v: Tensor, queries: Queries, layers: Layers) ->
         radius = shape["SIDE"] // 2
         slots = Slots.of(queries, h, w, radius)
         tile = hoisted_tile(v, shape, slots)
-        if prefer_hoisted(h * w, slots.most, queries.count, v.shape[1], shape["HEADS"], tile["SLOTS"]):
+        arch, dtype = settings.arch_of(v.device), DTYPES[v.dtype]
+        if tiles.hoisted_fits(tile, arch, dtype, shape) and prefer_hoisted(
+            h * w, slots.most, queries.count, v.shape[1], shape["HEADS"], tile["SLOTS"]
+        ):
             wide = padded_map(v, shape["HEADS"], radius, tile["PIXELS_Y"], tile["PIXELS_X"])
             return hoisted(weights, wide, (h, w), slots, queries, layers, shape, tile)
     return direct(weights, v, queries, layers, shape)

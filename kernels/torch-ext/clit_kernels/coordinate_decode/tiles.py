@@ -8,8 +8,9 @@ from .. import settings
 from ..local_attention.tiles import power_of_two
 from ..settings import Tile
 
-MAX_WIDTH = 128
-"""Channels of one head that the kernels take."""
+MAX_WIDTH = 64
+"""Channels of one head that the kernels take: with 128, ``direct`` and the backward pass, as they are tiled,
+ask for more shared memory than any chip has."""
 
 MAX_HIDDEN = 256
 """Neurons of one hidden layer that the kernels take: a program holds a whole row of them."""
@@ -22,6 +23,17 @@ PRODUCTS = 16
 
 LARGE_SHARED = ("sm_80", "sm_90", "sm_100")
 """Chips whose blocks may have 163 KiB of shared memory or more; others are given 64 KiB."""
+
+SHARED = {
+    "sm_80": 163,
+    "sm_87": 163,
+    "sm_90": 227,
+    "sm_100": 227,
+    "sm_103": 227,
+    "gfx942": 64,
+    "cpu": 1 << 20,
+}
+"""Shared memory of a block in KiB; 99 on other chips of NVIDIA's from sm_86 on, 64 on unknown ones."""
 
 WARPGROUP = ("sm_90", "sm_100")
 """Chips whose matrix instructions read operands from shared memory: accumulators may take most registers."""
@@ -56,6 +68,8 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
     fits = max(4, min(32, power_of_two(slots)))
     if kernel == "hoisted":
         default = _hoisted(arch, dtype == "fp32", shape, fits)
+        if not hoisted_fits(default, arch, dtype, shape):
+            default |= {"PIXELS_X": 4, "num_stages": 1}
     else:
         default = _by_query(kernel, arch, dtype == "fp32", shape)
     return settings.tile(
@@ -63,6 +77,20 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
         dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], hidden=shape["HIDDEN"],
         slots=fits,
     )  # fmt: skip
+
+
+def hoisted_fits(tile: Tile, arch: str, dtype: str, shape: dict[str, int]) -> bool:
+    """Whether ``hoisted`` with this tile finds the shared memory it needs on this chip.
+
+    Exact for one query to a row of a matrix instruction, up to 16 KiB short where several pixels share one.
+    """
+    rows = tile["PIXELS_Y"] * tile["PIXELS_X"] + tile["COLUMNS"]  # of v's windows and of W_1
+    need = PRODUCTS * rows * shape["WIDTH_BLOCK"] * (4 if dtype == "fp32" else 2)
+    if dtype != "fp32" and tile["num_stages"] > 1:
+        need += 48 << 10  # what Triton was seen to add for the second stage
+    if arch.startswith("gfx"):
+        need //= 2  # there W_1's block passes through registers
+    return need <= SHARED.get(arch, 99 if arch.startswith("sm_") else 64) << 10
 
 
 def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
@@ -122,4 +150,6 @@ def _by_query(kernel: str, arch: str, wide: bool, shape: dict[str, int]) -> Tile
     group = 1
     while group * shape["WIDTH_BLOCK"] < depth and shape["HEADS"] % (2 * group) == 0:
         group *= 2
-    return sizes | {"GROUP": group, "num_warps": 8 if arch in LARGE_SHARED else 4, "num_stages": stages}
+    # with 4 warps ptxas spills 1.6 kB of grad_queries in 16 bits for sm_86 and sm_89
+    warps = 8 if arch in LARGE_SHARED or (kernel == "grad_queries" and not wide and "sm_" in arch) else 4
+    return sizes | {"GROUP": group, "num_warps": warps, "num_stages": stages}

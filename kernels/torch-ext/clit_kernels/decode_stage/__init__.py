@@ -57,7 +57,10 @@ def decode_stage(
 
         return decode_stage_triton(*args, previous=previous, gain=gain, base=base)
 
-    return triton_or(formulas, kernels, "decode_stage", backend, v) if chosen == "triton" else formulas()
+    if chosen != "triton":
+        return formulas()
+    sizes = (v.shape[1], stage.heads, stage.radius, *(w.shape[0] for w in stage.mlp_weights))
+    return triton_or(formulas, kernels, "decode_stage", backend, v, sizes)
 
 
 def why_not(

@@ -97,8 +97,11 @@ def _decode_grid(
     slots = _longest_run(row) * _longest_run(col)
 
     shape = decode_tiles.constants(channels, stage.heads, stage.radius, layers.widths[0])
-    tile = decode_tiles.tile("hoisted", settings.arch_of(v.device), DTYPES[v.dtype], shape, slots)
-    hoist = decode.prefer_hoisted(tall * wide, slots, grid.count, channels, stage.heads, tile["SLOTS"])
+    arch, dtype = settings.arch_of(v.device), DTYPES[v.dtype]
+    tile = decode_tiles.tile("hoisted", arch, dtype, shape, slots)
+    hoist = decode_tiles.hoisted_fits(tile, arch, dtype, shape) and decode.prefer_hoisted(
+        tall * wide, slots, grid.count, channels, stage.heads, tile["SLOTS"]
+    )
     if hoist:
         padded = padded_map(v, stage.heads, stage.radius, tile["PIXELS_Y"], tile["PIXELS_X"])
     table_y, table_x = attention.bias_tables(grid, stage.proj_weight, stage.proj_bias, stage.radius)

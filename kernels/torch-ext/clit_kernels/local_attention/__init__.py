@@ -54,7 +54,9 @@ def local_attention(
 
         return local_attention_triton(q, k, queries, proj_weight, proj_bias, heads=heads, radius=radius)
 
-    return triton_or(formula, kernels, "local_attention", backend, q) if chosen == "triton" else formula()
+    if chosen != "triton":
+        return formula()
+    return triton_or(formula, kernels, "local_attention", backend, q, (q.shape[1], heads, radius))
 
 
 def why_not(

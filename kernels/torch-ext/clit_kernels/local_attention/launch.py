@@ -54,7 +54,8 @@ def bias_tables(
     tables = []
     for axis, offset in enumerate(offsets):
         parts = [
-            axis_table(part.float(), proj_weight, axis, radius).transpose(-1, -2)
+            # float64: a product in float32 would become one in tf32 where torch is asked for that
+            axis_table(part.double(), proj_weight, axis, radius).transpose(-1, -2).float()
             for part in offset.flatten().split(TABLE_QUERIES)
         ]
         tables.append(torch.cat(parts).reshape(*offset.shape, *parts[0].shape[1:]))
