@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 ORIENTATION = 0x0112
+_DESCRIPTION, _LAYOUTS = 0x010E, ('{"shape"', "<?xml", "<OME", "ImageJ=")
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 _PIXEL_WIDTH, _PIXEL_HEIGHT, _INTEROP = 0xA002, 0xA003, 0xA005
 
@@ -52,7 +53,7 @@ def _cleaned(exif: Image.Exif, size: tuple[int, int] | None) -> bytes | None:
     try:
         clean = Image.Exif()
         for tag, value in exif.items():
-            if tag not in _DROPPED and tag not in (EXIF_IFD, GPS_IFD):
+            if tag not in _DROPPED and tag not in (EXIF_IFD, GPS_IFD) and not _tells_layout(tag, value):
                 clean[tag] = writable(value)
         for ifd in (EXIF_IFD, GPS_IFD):
             entries = {tag: writable(value) for tag, value in exif.get_ifd(ifd).items()}
@@ -68,11 +69,17 @@ def _cleaned(exif: Image.Exif, size: tuple[int, int] | None) -> bytes | None:
         return None
 
 
+def _tells_layout(tag: int, value: Any) -> bool:
+    """Whether it is a description by which programs find the old pixels: tifffile's, OME's or ImageJ's."""
+    return tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)
+
+
 class _Text(str):
     """EXIF text that is written as the bytes it was read from.
 
     EXIF means text to be ASCII, but programs store UTF-8. Pillow reads each byte as Latin-1 and writes a
-    question mark for what is not ASCII; given bytes instead, it would change the type of tags it does not know.
+    question mark for what is not ASCII; given bytes instead, it would change the type of tags it does not
+    know.
     """
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from sample_pictures import as_uint16
+from sample_pictures import as_uint16, enlarged
 
 from clit_zoo import imaging
 
@@ -38,6 +38,20 @@ def test_premultiplied_and_unmarked_channels(tmp_path):
     )
     picture = imaging.read(tmp_path / "in.tif")
     assert picture.alpha is None and "not marked as transparency" in picture.notices[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    "kind", [{"shaped": True}, {"ome": True}, {"imagej": True}, {"description": "A cat", "metadata": None}]
+)
+def test_descriptions_of_the_old_layout_are_left_out(kind, dtype, deep, tmp_path):
+    tifffile.imwrite(tmp_path / "in.tif", deep[..., 0].astype(dtype), photometric="minisblack", **kind)
+    with tifffile.TiffFile(tmp_path / "in.tif") as file:
+        assert file.pages[0].description
+    enlarged(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert file.pages[0].description == kind.get("description", "")
+        assert file.series[0].shape == (12, 20)
 
 
 @pytest.mark.parametrize("predictor", [1, 2])
