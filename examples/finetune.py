@@ -21,9 +21,10 @@ import torch
 from tqdm import tqdm
 
 from clit_kernels import BACKENDS
-from clit_zoo.errors import ClitZooError
+from clit_zoo.errors import ClitZooError, ConfigError
+from clit_zoo.pretrained import has_bfloat16
 from clit_zoo.training.card import Training
-from clit_zoo.training.legs import read_leg, write_leg
+from clit_zoo.training.legs import INDEX, check_leg, read_leg, write_leg
 from clit_zoo.training.loop import Run, device_name
 from clit_zoo.training.optim import OPTIMIZERS, SCHEDULES
 from clit_zoo.training.patches import QUERIES
@@ -35,6 +36,20 @@ from clit_zoo.training.strategies import STRATEGIES
 from clit_zoo.training.validation import Validation
 
 STARTED = time.monotonic()
+
+
+def count(word: str) -> int:
+    """A whole number from 1."""
+    if (number := int(word)) < 1:
+        raise ValueError
+    return number
+
+
+def minutes(word: str) -> float:
+    """A number of at least 0."""
+    if not (number := float(word)) >= 0:
+        raise ValueError
+    return number
 
 
 def options() -> argparse.ArgumentParser:
@@ -78,8 +93,8 @@ def options() -> argparse.ArgumentParser:
     part.add_argument("--bf16", action=yes_or_no, help="compute in bfloat16; by default on GPUs that can")
     part.add_argument("--compile", action="store_true", help="compile the encoder")
     part.add_argument("--channels-last", action="store_true")
-    part.add_argument("--threads", type=int, help="CPU threads that compute")
-    part.add_argument("--workers", type=int, help="threads that draw patches")
+    part.add_argument("--threads", type=count, help="CPU threads that compute")
+    part.add_argument("--workers", type=count, help="threads that draw patches")
     part.add_argument(
         "--cache", type=Path, help="folder for decoded pictures, mapped instead of held in memory"
     )
@@ -97,7 +112,7 @@ def options() -> argparse.ArgumentParser:
     part.add_argument("--datasets", nargs="*", default=[], help="Hub identifiers, for the model card")
 
     part = parser.add_argument_group("legs", "train some minutes at a time, on changing machines")
-    part.add_argument("--minutes", type=float, help="stop, and save, so long after the program's start")
+    part.add_argument("--minutes", type=minutes, help="stop, and save, so long after the program's start")
     part.add_argument("--leg-in", type=Path, help="go on from the leg in this folder, if there is one")
     part.add_argument("--leg-out", type=Path, help="write a leg to this folder when stopping")
     part.add_argument(
@@ -119,9 +134,16 @@ def main(argv: list[str] | None = None) -> None:
 def train(args: argparse.Namespace, processes: Processes, command: list[str]) -> None:
     say = tqdm.write if processes.main else lambda text: None
     if args.bf16 is None:
-        args.bf16 = processes.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        args.bf16 = processes.device.type == "cuda" and has_bfloat16()
     if args.workers is None:
         args.workers = max(1, min(8, (os.cpu_count() or 1) // processes.count - 1))
+    for option in ("out", "cache", "leg_out"):
+        place = getattr(args, option)
+        if place is not None and args.data.resolve() in (place.resolve(), *place.resolve().parents):
+            raise ConfigError(
+                f"--{option.replace('_', '-')} {place} lies in --data {args.data}, and its pictures would be "
+                "trained on: give a folder outside"
+            )
     settings = {field.name: getattr(args, field.name) for field in fields(Recipe)}
     recipe = Recipe(**settings)
     validation = None
@@ -143,7 +165,7 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
     for file, reason in photographs.skipped:
         say(f"left out {file}: {reason}")
     source = args.data_name or args.data.resolve().name
-    data = f"{len(photographs.images)} pictures ({photographs.megapixels:.3g} megapixels) of {source}"
+    data = f"{len(photographs.images)} picture{'s' * (len(photographs.images) != 1)} ({photographs.megapixels:.3g} megapixels) of {source}"
     say(
         f"training {model.config.name} ({model.config.parameters:,} parameters) on "
         f"{device_name(processes.device)} with {data}, {len(photographs.skipped)} left out; crops reach "
@@ -166,25 +188,29 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
         save_every=args.save_every, log_every=args.log_every, threads=args.workers,
         tensorboard=args.tensorboard,
     )  # fmt: skip
-    if args.leg_in and args.leg_in.exists():
+    leg_bytes = round(args.leg_size * 2**20)
+    if args.leg_out:
+        check_leg(run, leg_bytes)
+    if args.leg_in and (args.leg_in / INDEX).exists():
         read_leg(run, args.leg_in)
     elif args.leg_in:
         say(f"no leg in {args.leg_in} yet" + ("" if run.step else ": starting anew"))
     if run.step:
         say(f"going on from step {run.step}" + "".join(f"; {change}" for change in run.changed))
     first = run.step
-    minutes = None if args.minutes is None else args.minutes - (time.monotonic() - STARTED) / 60
-    finished = run.train(minutes)
+    left = None if args.minutes is None else args.minutes - (time.monotonic() - STARTED) / 60
+    finished = run.train(left)
     if run.step > first:
         speed = f"{run.pace.speed:.3g} steps a second on {device_name(processes.device)}"
         say(f"{speed}, {run.pace.waiting:.1%} of it waiting for data; see {args.out / 'log.jsonl'}")
-    if args.leg_out and processes.main:
-        kept = write_leg(run, args.leg_out, round(args.leg_size * 2**20))
-        say(f"wrote the leg {args.leg_out} at step {run.step}: {', '.join(kept)}")
     if finished:
         say(f"saved {run.finish()}")
-    else:
-        say(f"stopped at step {run.step} of {recipe.steps}; the same command goes on from there")
+    if args.leg_out and processes.main:
+        kept = write_leg(run, args.leg_out, leg_bytes)
+        say(f"wrote the leg {args.leg_out} at step {run.step}: {', '.join(kept)}")
+    if finished:
+        return
+    say(f"stopped at step {run.step} of {recipe.steps}; the same command goes on from there")
 
 
 def fail(message: str) -> NoReturn:

@@ -25,6 +25,7 @@ class Training:
         steps: done so far; seconds: spent training; device: in words; processes: how many.
         command: how it was started.
         license: the weights' licence, an identifier of the Hub; datasets: identifiers of the Hub.
+        history: what was changed on the way, in words.
     """
 
     start: str
@@ -36,6 +37,7 @@ class Training:
     command: Sequence[str] = ()
     license: str | None = None
     datasets: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
 
 
 def training_card(
@@ -54,6 +56,8 @@ def training_card(
         f"{processes}. The paper trains its one-stage models for 1,000,000 steps of 32 patches, and 500,000 "
         f"more for each stage of a cascade.{average}",
     ]
+    if training.history:
+        paragraphs.append(f"Changed on the way: {'; '.join(training.history)}.")
     if training.command:
         paragraphs.append("```\n" + " ".join(map(shlex.quote, _public(training.command))) + "\n```")
     settings = ", ".join(f"{key} {value}" for key, value in asdict(recipe).items() if key != "steps")

@@ -48,7 +48,8 @@ def write_leg(
     index = {
         "format": FORMAT, "files": names, "sha256": digest, "kept": kept,
         "recipe": asdict(run.recipe), "config": run.model.config.to_dict(),
-        "step": run.step, "seconds": run.seconds, "best": run.best, "losses": [float(x) for x in run.losses],
+        "step": run.step, "seconds": run.seconds, "best": run.best, "history": run.history,
+        "losses": [float(x) for x in run.losses],
         "frozen": _frozen(run), ORDER: LOGICAL,
     }  # fmt: skip
     try:
@@ -65,6 +66,11 @@ def write_leg(
     except OSError as error:
         raise ClitZooError(f"the leg {folder} cannot be written ({error.strerror or error})") from error
     return kept
+
+
+def check_leg(run: Run, total_bytes: int = TOTAL_BYTES) -> None:
+    """Raises ClitZooError if a leg of ``run`` would be too large, before any step is done."""
+    _packed(run, total_bytes - (1 << 20))
 
 
 def read_leg(run: Run, folder: str | Path) -> bool:
@@ -104,6 +110,7 @@ def read_leg(run: Run, folder: str | Path) -> bool:
         )
     state = run.state()
     state.update({key: index[key] for key in ("recipe", "config", "step", "seconds", "best", "losses")})
+    state["history"] = index.get("history", [])
     state["model"] = {**state["model"], **{name: w.float() for name, w in weights.items()}}
     state["average"] = {name: _average_of(tensors, name, w.float()) for name, w in weights.items()}
     optimizer = _prefixed(tensors, "optimizer/")

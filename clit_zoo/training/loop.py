@@ -19,6 +19,7 @@ from ..imaging import Picture, write
 from ..model import SuperResolver
 from .card import Training, training_card
 from .checkpoint import load_checkpoint, save_checkpoint
+from .history import Entry, enter, told
 from .log import Log
 from .optim import OPTIMIZERS, Average
 from .pace import Pace
@@ -107,6 +108,7 @@ class Run:
         self.losses: list[Tensor] = []
         self.best: dict[str, Any] = {}
         self.changed: list[str] = []
+        self.history: list[Entry] = []
         self._measured: tuple[int, Results] | None = None
         if min(save_every, log_every) < 1:
             raise ConfigError("save_every and log_every are numbers of steps from 1")
@@ -116,6 +118,8 @@ class Run:
             raise ClitZooError(f"{folder} cannot be made ({error.strerror or error})") from error
         if self.checkpoint.exists():
             self.restore(load_checkpoint(self.checkpoint))
+        # what a card refuses, a licence that is none, shows now and not when all is done
+        training_card(model.config, recipe, told(self))
 
     def train(self, minutes: float | None = None) -> bool:
         """Run the steps that are left; True when all are done, be it in a run that was once longer.
@@ -131,6 +135,8 @@ class Run:
                 "the processes see different checkpoints: give all the same --out on a shared disk"
             )
         main, steps = self.processes.main, self.recipe.steps
+        if self.step < steps:
+            enter(self)
         log = Log(self.folder, self.step, self.tensorboard) if main else None
         if log is not None:
             self._log_start(log)
@@ -205,9 +211,20 @@ class Run:
         """Take over ``state``'s result.
 
         Raises:
-            ConfigError: it is another model's, or the recipe's optimizer or frozen parts differ.
+            ConfigError: it is another model's or started from something else, or the recipe's optimizer or
+                frozen parts differ.
+            ClitZooError: it is incomplete.
         """
-        take_over(self, saved)
+        try:
+            take_over(self, saved)
+        except ClitZooError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise ClitZooError(
+                f"the state of {self.folder} does not fit this run ({type(error).__name__}: {reason}): move "
+                "it away to start anew"
+            ) from error
 
     def _draw(self, step: int) -> list[Batch]:
         parts = [self.drawing.batch(self.photographs, step, part) for part in self.parts]
@@ -309,7 +326,7 @@ class Run:
         self.processes.wait()
 
     def _write_model(self, where: str, results: Results | None) -> None:
-        card = training_card(self.model.config, self.recipe, self.describe(self), results)
+        card = training_card(self.model.config, self.recipe, told(self), results)
         self.model.save_pretrained(self.folder / where, overwrite=True, card=card)
 
 

@@ -67,6 +67,8 @@ class Recipe:
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more.")
+        if self.seed >= 1 << 63:
+            raise ConfigError(f"seed is {self.seed}; it must be below 2**63.")
         if not BLOCK <= self.patch <= 512:
             raise ConfigError(f"patch is {self.patch}; it must be from {BLOCK} to 512 pixels.")
         if not 0 < self.lr <= 1:

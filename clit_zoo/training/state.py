@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ClitZooError, ConfigError
+from .history import check_start
 from .optim import LOGICAL, ORDER
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def collect(run: "Run") -> dict[str, Any]:
         "step": run.step,
         "seconds": run.seconds,
         "best": run.best,
+        "history": run.history,
         "losses": [float(loss) for loss in run.losses],
         "ramp_from": run.ramp_from,
         "model": run.model.state_dict(),
@@ -54,6 +56,9 @@ def take_over(run: "Run", state: dict[str, Any]) -> None:
             f"{run.folder} was saved by a version that could not change --channels-last on the way: go on "
             "with it as it was"
         )
+    history = state.get("history", [])  # older files have none
+    check_start(run, history)
+    run.history = list(history)
     run.changed = run.recipe.changes(recipe)
     run.model.load_state_dict(state["model"])
     for name, value in average.items():

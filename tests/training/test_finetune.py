@@ -2,7 +2,9 @@
 
 import json
 import runpy
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,17 +124,49 @@ def test_in_legs_from_machine_to_machine(script, arguments, tmp_path):
         ({"--val": "DATA", "--val-limit": "0"}, "validation on 0 pictures"),
         ({"--patch": "100"}, "no usable picture (4 unreadable or smaller than 200 pixels)"),
         ({"--device": "cuda:9"}, "Error: device 'cuda:9'"),
+        ({"--license": "a:b"}, "'a:b' is no identifier of a licence"),
+        ({"--leg-out": "legs", "--leg-size": "0"}, "MiB in float16, a leg -1"),
+        ({"--out": "DATA/run"}, "run lies in --data"),
+        ({"--cache": "DATA"}, "lies in --data"),
+        ({"--seed": "9" * 23}, "it must be below 2**63"),
     ],
 )
 def test_mistakes_end_with_one_line(script, arguments, monkeypatch, change, message):
     words = list(arguments)
-    change = {key: words[3] if value == "DATA" else value for key, value in change.items()}
+    change = {key: value.replace("DATA", words[3]) for key, value in change.items()}
     for option, value in change.items():
         if option in words:
             words[words.index(option) + 1] = value
         else:
             words += [option, value]
     assert message in run_as_program(script, words, monkeypatch)
+    assert not any(Path(words[5]).glob("checkpoint*"))  # nothing was trained before it showed
+
+
+@pytest.mark.parametrize("option", ["--threads", "--workers", "--minutes"])
+@pytest.mark.parametrize("value", ["-1", "nan", "two"])
+def test_numbers_that_are_none(script, arguments, option, value, capsys):
+    with pytest.raises(SystemExit) as end:
+        script.main([*arguments, option, value])
+    assert end.value.code == 2 and f"argument {option}: invalid" in capsys.readouterr().err
+
+
+def test_a_resumed_run_tells_what_it_was_before(script, arguments, pictures, tmp_path, monkeypatch):
+    script.main([*arguments, "--steps", "4"])
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(pictures / "a.png", other)
+    words = [*arguments, "--steps", "6", "--lr", "5e-4", "--data", str(other), "--data-name", "mine"]
+    assert "holds a run that started from the weights of" in run_as_program(
+        script, [*words, "--from-scratch"], monkeypatch
+    )
+    script.main(words)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "on 4 pictures" in card and "from step 4: on 1 picture (" in card and "of mine; " in card
+    assert "lr 0.0001 → 0.0005" in card
+    script.main([*words, "--steps", "8"])  # no more is told twice
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert card.count("from step 4: ") == 1 and "from step 6: steps 6 → 8" in card
 
 
 def test_a_leg_that_is_not_there_yet_is_said(script, arguments, tmp_path, capsys):
