@@ -10,6 +10,7 @@ the heads, and each head. A red dot marks the point. Needs matplotlib: pip insta
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from clit_zoo import geometry, imaging
 from clit_zoo.decoders.clit import CLIT
 
 SHOWN = 4.0
+SUFFIXES = (".png", ".jpg", ".pdf", ".svg", ".webp")
 
 
 def strongest_edges(image: Tensor, count: int) -> list[tuple[int, int]]:
@@ -55,8 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default="edsr-light-lit", help="a name, a folder or a Hub repository")
     parser.add_argument("--scale", type=float, default=6.0)
     parser.add_argument("--point", type=int, nargs=2, action="append", metavar=("X", "Y"))
-    parser.add_argument("-o", "--out", default="attention.png")
+    parser.add_argument("-o", "--out", type=Path, default=Path("attention.png"))
     args = parser.parse_args(argv)
+    if not args.out.parent.is_dir() or args.out.suffix.lower() not in SUFFIXES:
+        raise clit_zoo.ClitZooError(
+            f"-o {args.out}: give a file in a folder that exists, ending in one of {', '.join(SUFFIXES)}"
+        )
     try:
         import matplotlib
     except ImportError as error:
@@ -116,5 +122,5 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except clit_zoo.ClitZooError as error:
+    except (clit_zoo.ClitZooError, OSError) as error:
         sys.exit(f"Error: {error}")

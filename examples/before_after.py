@@ -4,6 +4,7 @@ python examples/before_after.py [--model edsr-light-lit] [--scale 4] [-o example
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -42,4 +43,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (clit_zoo.ClitZooError, OSError) as error:
+        sys.exit(f"Error: {error}")

@@ -165,7 +165,8 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
     for file, reason in photographs.skipped:
         say(f"left out {file}: {reason}")
     source = args.data_name or args.data.resolve().name
-    data = f"{len(photographs.images)} picture{'s' * (len(photographs.images) != 1)} ({photographs.megapixels:.3g} megapixels) of {source}"
+    number = len(photographs.images)
+    data = f"{number} picture{'s' * (number != 1)} ({photographs.megapixels:.3g} megapixels) of {source}"
     say(
         f"training {model.config.name} ({model.config.parameters:,} parameters) on "
         f"{device_name(processes.device)} with {data}, {len(photographs.skipped)} left out; crops reach "

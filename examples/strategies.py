@@ -10,6 +10,7 @@ Run it again after an interruption: finished images are in --resume and are not 
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,19 +36,29 @@ def line(name: str, figures: dict[float, float], scales: list[float]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("folder", type=Path, help="of original pictures")
-parser.add_argument("models", nargs="+", help="names, folders or Hub repositories")
-parser.add_argument("--scales", type=float, nargs="+", default=[2, 3, 4, 6, 8, 12])
-parser.add_argument("--resume", type=Path, help="keep finished scores in this file and go on from it")
-args = parser.parse_args()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="of original pictures")
+    parser.add_argument("models", nargs="+", help="names, folders or Hub repositories")
+    parser.add_argument("--scales", type=float, nargs="+", default=[2, 3, 4, 6, 8, 12])
+    parser.add_argument("--resume", type=Path, help="keep finished scores in this file and go on from it")
+    args = parser.parse_args()
 
-print(f"| PSNR in dB | {' | '.join(f'×{scale:g}' for scale in args.scales)} |")
-print("|---|" + "---:|" * len(args.scales))
-for method in methods(args.models):
-    results = evaluate(method, args.folder, args.scales, ssim=False, resume_file=args.resume)
-    for skipped in results.skipped:
-        print(f"{skipped.image} was left out: {skipped.reason}")
-    print(line(method.name, {mean.scale: mean.psnr for mean in results.means()}, args.scales), flush=True)
-for row in paper.rows("DIV2K", table=5):
-    print(line(f"the paper on DIV2K: {row.method}", row.psnr, args.scales))
+    print(f"| PSNR in dB | {' | '.join(f'×{scale:g}' for scale in args.scales)} |")
+    print("|---|" + "---:|" * len(args.scales))
+    for method in methods(args.models):
+        results = evaluate(method, args.folder, args.scales, ssim=False, resume_file=args.resume)
+        for skipped in results.skipped:
+            print(f"{skipped.image} was left out: {skipped.reason}")
+        print(line(method.name, {mean.scale: mean.psnr for mean in results.means()}, args.scales), flush=True)
+    for row in paper.rows("DIV2K", table=5):
+        print(line(f"the paper on DIV2K: {row.method}", row.psnr, args.scales))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except clit_zoo.ClitZooError as error:
+        sys.exit(f"Error: {error}")
