@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,9 +44,17 @@ class ModelFiles:
 
 
 def files_in(folder: Path, origin: str) -> ModelFiles:
-    """The files in `folder`. Raises WeightsNotFoundError naming the one that is missing."""
+    """The files in `folder`. Raises WeightsNotFoundError naming the one that is missing or out of reach."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
+        try:
+            there = stat.S_ISREG(os.stat(folder / name).st_mode)
+        except PermissionError as error:
+            raise WeightsNotFoundError(
+                f"The folder {folder} may not be looked into; check its permissions."
+            ) from error
+        except OSError:
+            there = False
+        if not there:
             hint = ""
             for checkpoint in sorted(folder.glob("*.pt*"))[:1]:
                 hint = f" If {checkpoint.name} is a checkpoint: clit-zoo convert {checkpoint} -o FOLDER."
@@ -147,6 +156,8 @@ def write_model_folder(
             raise WeightsError(f"{name} holds values that are not finite; such a model is not saved.")
         # A copy of its own for each: safetensors refuses tensors that share memory.
         tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    # Before the weights are written, which without the rest would only be in the way of another attempt.
+    card, settings = _encoded(card_text, "the card"), _encoded(config.to_json(), "the configuration")
 
     folder = Path(folder)
     try:
@@ -157,8 +168,8 @@ def write_model_folder(
                 f"{folder} already holds {', '.join(there)}; choose another folder or ask to overwrite."
             )
         _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        _write_whole(folder / CARD_FILE, lambda path: path.write_text(card_text, encoding="utf-8"))
-        _write_whole(folder / CONFIG_FILE, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
+        _write_whole(folder / CARD_FILE, lambda path: path.write_bytes(card))
+        _write_whole(folder / CONFIG_FILE, lambda path: path.write_bytes(settings))
     except OSError as error:
         raise ClitZooError(f"{folder} cannot be written ({error.strerror or error}).") from error
     return folder
@@ -217,6 +228,17 @@ def _yaml_word(text: str) -> str:
             f"{text!r} is no identifier of a licence or data set; letters, digits, '.', '_', '/', '-'."
         )
     return text
+
+
+def _encoded(text: str, what: str) -> bytes:
+    if not isinstance(text, str):
+        raise ClitZooError(f"{what} is of type {type(text).__name__}; pass text.")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ClitZooError(
+            f"{what} cannot be written as UTF-8 (a lone surrogate at character {error.start}); take it out."
+        ) from error
 
 
 def _write_whole(path: Path, write: Callable[[Path], object]) -> None:

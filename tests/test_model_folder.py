@@ -10,8 +10,15 @@ import torch
 
 from clit_zoo import hub, model_folder, registry
 from clit_zoo.config import ModelConfig
-from clit_zoo.errors import ClitZooError, WeightsError
-from clit_zoo.model_folder import HERE, check_weights, model_card, read_weights, write_model_folder
+from clit_zoo.errors import ClitZooError, WeightsError, WeightsNotFoundError
+from clit_zoo.model_folder import (
+    HERE,
+    check_weights,
+    files_in,
+    model_card,
+    read_weights,
+    write_model_folder,
+)
 
 CONFIG = registry.get("edsr-lit").config
 SHAPES = {"a.weight": (3, 2), "a.bias": (3,)}
@@ -125,6 +132,25 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
         with pytest.raises(WeightsError, match=words):
             write_model_folder(tmp_path / "x", CONFIG, state(**{"a.bias": bad}), "")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("card", "words"), [("\udcff", "UTF-8"), (3, "of type int; pass text")])
+def test_a_card_that_cannot_be_written_leaves_nothing_behind(tmp_path, card, words):
+    with pytest.raises(ClitZooError, match=words):
+        write_model_folder(tmp_path / "x", CONFIG, state(), card)
+    assert not (tmp_path / "x").exists()
+    write_model_folder(tmp_path / "x", CONFIG, state(), "# card")
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
+    with monkeypatch.context() as patch:
+        patch.setattr(model_folder.os, "stat", denied)
+        with pytest.raises(WeightsNotFoundError, match="check its permissions"):
+            files_in(folder, "here")
 
 
 def test_overwrite(tmp_path):
