@@ -58,7 +58,14 @@ def convert_checkpoint(
         ClitZooError: the folder is not empty, or cannot be written.
     """
     path, out_folder = Path(path), Path(out_folder)
-    if not overwrite and out_folder.is_dir() and os.listdir(out_folder):
+    try:
+        used = not overwrite and os.path.isdir(out_folder) and os.listdir(out_folder)
+    except OSError as error:
+        raise ClitZooError(
+            f"{out_folder} cannot be read ({error.strerror or error}), so it may hold something; choose "
+            "another folder or ask to overwrite."
+        ) from error
+    if used:
         raise ClitZooError(f"{out_folder} is not empty; choose another folder or ask to overwrite.")
     checkpoint = _read(path)
     try:
@@ -98,11 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
         # weights_only: an unpickler that makes tensors, containers and numbers, and calls nothing else.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a made-up pickle can fail in any way
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(
-            f"{path} is damaged, no PyTorch checkpoint, or holds more than tensors and plain values, which "
-            f"could run code and is never loaded ({_blamed(str(error)) or reason[0][:200]})."
-        ) from error
+        raise WeightsError(f"{path} {_reason(error)}.") from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f"{path} holds {_show(checkpoint)} instead of the dict that the authors' training script saves."
@@ -110,9 +113,17 @@ def _read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _blamed(message: str) -> str:
-    found = re.search(r"GLOBAL (\S{1,100})", message)
-    return f"it asks for {found[1]}" if found else ""
+def _reason(error: Exception) -> str:
+    message = str(error).strip()
+    if found := re.search(r"GLOBAL (\S{1,100})", message):
+        return (
+            "holds more than tensors and plain values, which could run code and is never loaded (it asks for "
+            f"{found[1]})"
+        )
+    # torch goes on to advise loading it without this protection: a stranger's file must not get that far.
+    if not message or "weights_only" in message or "Weights only" in message:
+        return "is no PyTorch checkpoint, or a damaged one; copy or download it again"
+    return f"is damaged or no PyTorch checkpoint ({message.splitlines()[0][:200]})"
 
 
 # ---------------------------------------------------------------------------------------------------------

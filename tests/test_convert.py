@@ -299,8 +299,20 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"PK\x03\x04 not a zip", b"text"])
 def test_damaged_files(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"x\.pth"):
+    with pytest.raises(WeightsError, match=r"x\.pth") as error:
         convert_checkpoint(tmp_path / "x.pth", tmp_path / "out")
+    # torch advises weights_only=False, which runs whatever a stranger put into the file
+    assert "weights" not in str(error.value).lower()
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "my model").mkdir()
+    monkeypatch.setattr("clit_zoo.convert.os.listdir", denied)
+    with pytest.raises(ClitZooError, match="Permission denied"):
+        convert(checkpoint(), tmp_path)
 
 
 def test_truncated_checkpoint(tmp_path):

@@ -6,14 +6,14 @@ import click
 
 
 @click.command("convert")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "-o",
     "--output",
     "folder",
     required=True,
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="Where config.json, model.safetensors and README.md go.",
 )
 @click.option("--name", help="What the model is called. Default: as the registered one like it, else FOLDER.")
