@@ -31,3 +31,9 @@ class ImageError(ClitZooError, ValueError):
 
 class ScaleError(ClitZooError, ValueError):
     """The scale or output size asked for is not one a model can produce."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch says so with an error of its own on a GPU, a RuntimeError on the CPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -1,6 +1,9 @@
 """`clit-zoo eval` as a person calls it."""
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +15,7 @@ from PIL import Image
 from clit_zoo.commands.eval import command
 from clit_zoo.errors import ClitZooError, ScaleError
 from clit_zoo.evaluation import evaluate
+from clit_zoo.evaluation.resume import ResumeError
 
 
 @pytest.fixture
@@ -55,8 +59,82 @@ def test_several_folders_and_a_file(folder, tmp_path):
     assert rows[0]["ssim"] is None
     assert rows[1]["paper"] == {"Bicubic": 31.01}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["DIV2K_valid_HR", "Set5", "table.json"]
-    call(folder, "-s", "2", "--out", out, "--format", "csv")
+    call(folder, "-s", "2", "--out", out, "--format", "csv", "--overwrite")
     assert out.read_text().startswith("dataset,method")
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_table_that_cannot_be_written_is_printed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("clit_zoo.commands.eval.os.replace", full)
+    result = call(folder, "-s", "2", "--out", tmp_path / "table.md")
+    assert isinstance(result.exception, ClitZooError) and "No space left" in str(result.exception)
+    assert "| bicubic, PSNR |" in result.stdout
+    assert os.listdir(tmp_path) == ["Set5"]
+
+
+def test_what_was_scored_is_printed_when_the_resume_file_cannot_be_written(folder, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(other / "a.png")
+    Image.fromarray(np.zeros((40, 42, 3), np.uint8)).save(other / "b.png")
+    synced = []
+
+    def sync(_):
+        synced.append(1)
+        if len(synced) == 3:
+            full()
+
+    monkeypatch.setattr("clit_zoo.evaluation.resume.os.fsync", sync)
+    result = call(folder, other, "-s", "2", "--resume", tmp_path / "scores.jsonl")
+    assert isinstance(result.exception, ClitZooError)
+    assert "scores.jsonl cannot be written (No space left" in str(result.exception)
+    # the score that could not be kept is in the table, and no image is called skipped
+    assert "Set5: 2 images" in result.stdout and "other: 1 image," in result.stdout
+    assert "Skipped" not in result.output
+
+
+def test_a_resume_file_that_fails_at_once_still_gives_its_score(folder, monkeypatch):
+    monkeypatch.setattr("clit_zoo.evaluation.resume.os.fsync", full)
+    result = call(folder, "-s", "2", "--resume", folder / "scores.jsonl")
+    assert "Set5: 1 image," in result.stdout and "make room" in str(result.exception)
+
+
+def test_a_resume_file_on_a_full_disk_gives_up_what_was_scored(folder, tmp_path):
+    resource = pytest.importorskip("resource")
+    file = tmp_path / "scores.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, before[1]))  # the second line does not fit
+    try:
+        with pytest.raises(ResumeError, match=r"scores\.jsonl cannot be written .*make room") as error:
+            evaluate("bicubic", folder, [2], resume_file=file, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [score.image for score in error.value.results.scores] == ["0", "1"]
+    assert not error.value.results.skipped
+    assert len(evaluate("bicubic", folder, [2], resume_file=file).scores) == 2
+
+
+def test_datasets_of_one_name_are_kept_apart(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "again" / "Set5" / "HR")
+    shutil.copytree(folder, tmp_path / "again" / "Set5" / "GT")
+    again = tmp_path / "again" / "Set5"
+    result = call(folder, again / "HR", "-s", "2", "--format", "json")
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["dataset"], row["images"]) for row in rows] == [
+        (f"{tmp_path.name}/Set5", 2),
+        ("again/Set5", 2),
+    ]
+    assert rows[0]["paper"] == rows[1]["paper"] and rows[0]["paper"]["RDN-CLIT"] == 38.26
+    result = call(again / "HR", again / "GT", "-s", "2", "--format", "json")
+    assert [row["dataset"] for row in json.loads(result.stdout)["rows"]] == ["Set5/HR", "Set5/GT"]
+
+
+def test_a_precision_is_given_once(folder):
+    result = call(folder, "--fp32", "--bf16")
+    assert result.exit_code == 2 and "Give one of --fp32, --fp16 and --bf16." in result.output
 
 
 def test_options_reach_the_evaluation(folder, tmp_path):
@@ -82,7 +160,7 @@ def test_an_unreadable_image_is_named_and_the_exit_code_says_so(folder):
     (folder / "broken.png").write_bytes(b"nothing")
     result = call(folder, "-s", "2")
     assert result.exit_code == 1
-    assert "Set5/broken.png" in result.stdout
+    assert "Set5/broken.png" in result.stdout and "object at 0x" not in result.output
     assert "Set5: 2 images" in result.stdout
     assert "1 image could not" in result.stderr
     result = call(folder, "-s", "2", "--format", "csv")
@@ -97,17 +175,26 @@ def test_a_wrong_request_stops_before_any_work(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("clit_zoo.commands.eval._load", never)
     empty = tmp_path / "empty"
     empty.mkdir()
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"precious")
+    link = tmp_path / "link.md"
+    link.symlink_to(tmp_path / "not" / "there")
     cases = [
         ((tmp_path / "nowhere",), ClitZooError, "does not exist"),
         ((folder, empty), ClitZooError, "no pictures"),
         ((folder, "-s", "0.5"), ScaleError, "from 1 up"),
         ((folder, "--out", tmp_path / "no" / "table.md"), ClitZooError, "--out"),
+        ((folder, "--out", photo), ClitZooError, "--overwrite"),
+        ((folder, "--out", link), ClitZooError, "--overwrite"),
+        ((folder, "--out", tmp_path / ("z" * 300)), ClitZooError, "File name too long"),
+        ((folder, folder / ".." / "HR"), ClitZooError, "given twice"),
         ((folder, "-s", "3", "--lr", tmp_path / "no"), ClitZooError, "low-resolution"),
     ]
     for args, error, words in cases:
         result = call(*args)
         assert isinstance(result.exception, error), result.exception
         assert words in str(result.exception)
+    assert photo.read_bytes() == b"precious"
     assert "such as 2,3,4" in call(folder, "-s", "two").output
     assert call().exit_code == 2
 

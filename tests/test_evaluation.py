@@ -313,6 +313,8 @@ def test_a_resume_file_that_is_none_is_not_overwritten(folder, tmp_path):
         evaluate(Counting(), folder, [2], resume_file=tmp_path / "new")
     with pytest.raises(ClitZooError, match="cannot be used"):
         evaluate("bicubic", folder, [2], resume_file=tmp_path / "no" / "folder")
+    with pytest.raises(ClitZooError, match="not a regular file"):
+        evaluate("bicubic", folder, [2], resume_file="/dev/null")
 
 
 # Models

@@ -1,5 +1,6 @@
 """`clit-zoo eval`: PSNR and SSIM of a model on benchmark folders, beside the paper's figures."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import ClitZooError
-from .loading import load
+from .loading import load, precision_options
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
@@ -28,7 +29,13 @@ class Scales(click.ParamType):
 
 
 @click.command("eval")
-@click.argument("folders", metavar="HR_FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "folders",
+    metavar="HR_FOLDER...",
+    nargs=-1,
+    required=True,
+    type=click.Path(readable=False, path_type=Path),
+)
 @click.option(
     "-m", "--model", default="edsr-light-lit", show_default=True, metavar="NAME|FOLDER|REPO|bicubic"
 )
@@ -64,14 +71,17 @@ class Scales(click.ParamType):
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images of each folder."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
-@click.option("--fp32", "dtype", flag_value="float32", help="Compute in float32, on GPUs too.  [default]")
-@click.option("--fp16", "dtype", flag_value="float16", help="Compute in float16.")
-@click.option("--bf16", "dtype", flag_value="bfloat16", help="Compute in bfloat16.")
+@precision_options("Compute in float32, on GPUs too.  [default]")
 @click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
 @click.option("--no-ssim", is_flag=True, help="Measure PSNR only.")
 @click.option("--no-quantise", is_flag=True, help="Score the output before rounding to 8 bits, as LIIF does.")
 @click.option("--gray-as-rgb", is_flag=True, help="Score gray originals as three channels, as LIIF does.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the table to a file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    help="Write the table to a new file.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -95,6 +105,7 @@ def command(
     no_quantise: bool,
     gray_as_rgb: bool,
     out: Path | None,
+    overwrite: bool,
     resume: Path | None,
 ) -> None:
     """Measure a model on folders of original pictures.
@@ -105,34 +116,49 @@ def command(
     from dataclasses import replace
 
     from ..evaluation import Results, evaluate, protocol_for, render
-    from ..evaluation.dataset import dataset_of, images_in, low_folders
+    from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
     from ..evaluation.evaluate import check_scales
+    from ..evaluation.resume import ResumeError
 
     # Whatever can be wrong with the request shows now, and not after hours of work.
     scales = check_scales(scales)
-    for folder in folders:
+    names = dataset_names(folders)
+    for folder, name in zip(folders, names):
         images_in(folder)
-        low_folders(lr_pattern, dataset_of(folder), scales)
-    if out is not None and not out.resolve().parent.is_dir():
-        raise ClitZooError(f"The folder of --out {out} does not exist: make it first.")
+        low_folders(lr_pattern, name, scales)
+    if out is not None:
+        _check_out(out, overwrite)
 
     runner = _load(model, device, dtype or "float32", backend)
     total: Results | None = None
-    for folder in folders:
+    failure: ClitZooError | None = None
+    for folder, name in zip(folders, names):
         rules = protocol_for(protocol, dataset_of(folder))
         rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
-        found = evaluate(
-            runner, folder, scales, rules, lr_pattern, limit=limit, ssim=not no_ssim, resume_file=resume
-        )
+        options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume}
+        try:
+            found = evaluate(runner, folder, scales, rules, lr_pattern, dataset=name, **options)
+        except ResumeError as error:  # what has been scored is told first
+            failure = error
+            if error.results is None:
+                break
+            found = error.results
         total = found if total is None else total + found
-    assert total is not None
+        if failure:
+            break
+    if total is None:
+        assert failure is not None
+        raise failure
 
     if form is None:
         form = _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "text") if out else "text"
     table = render(total, form, beside)
-    if out is not None:
-        _write(out, table)
-    else:
+    try:
+        if out is not None:
+            _write(out, table)
+    except ClitZooError as error:
+        failure, out = failure or error, None
+    if out is None:
         click.echo(table, nl=False)
     if total.skipped:
         if form == "csv" or out is not None:  # else the reasons stand under the table
@@ -141,6 +167,9 @@ def command(
         count = len({(skipped.dataset, skipped.image) for skipped in total.skipped})
         images = "1 image" if count == 1 else f"{count} images"
         click.echo(f"{images} could not be scored at every scale.", err=True)
+    if failure:
+        raise failure
+    if total.skipped:
         ctx.exit(1)
 
 
@@ -153,13 +182,33 @@ def _load(model: str, device: str, dtype: str | None, backend: str) -> Any:
     return model_runner(load(model, device, dtype, backend))
 
 
+def _check_out(path: Path, overwrite: bool) -> None:
+    """Refuse a --out that could not be written, or would replace what is there unasked."""
+    if not os.path.isdir(path.parent):
+        raise ClitZooError(f"The folder of --out {path} does not exist: make it first.")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ClitZooError(f"--out {path} cannot be written ({error.strerror}): give another one.") from error
+    if not overwrite:
+        raise ClitZooError(f"--out {path} exists: give another name, or --overwrite to replace it.")
+
+
 def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
         raise ClitZooError(f"{path} cannot be written ({error.strerror or error}).") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)

@@ -1,8 +1,12 @@
-"""What commands that compute share: the model, ready on its device."""
+"""What commands that compute share: the model, ready on its device, and the options of its precision."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from ..model import SuperResolver
@@ -22,3 +26,25 @@ def load(model: str, device: str, dtype: str | None, backend: str) -> SuperResol
     resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto", backend=backend)
     resolver.check_backend()
     return resolver
+
+
+def precision_options(fp32_help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--fp32, --fp16 and --bf16, of which the command gets the one given as ``dtype``, or None.
+
+    Three flags of one parameter would be shorter, but of several given the last would win unsaid.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("--fp32", is_flag=True, help=fp32_help)
+        @click.option("--fp16", is_flag=True, help="Compute in float16.")
+        @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
+        @functools.wraps(function)
+        def command(*args: Any, fp32: bool, fp16: bool, bf16: bool, **options: Any) -> Any:
+            if fp32 + fp16 + bf16 > 1:
+                raise click.UsageError("Give one of --fp32, --fp16 and --bf16.")
+            dtype = "float32" if fp32 else "float16" if fp16 else "bfloat16" if bf16 else None
+            return function(*args, dtype=dtype, **options)
+
+        return command
+
+    return decorate

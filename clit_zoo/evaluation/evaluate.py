@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..errors import ClitZooError, ImageError, ScaleError
 from .dataset import Original, dataset_of, images_in, low_folders, make_pair, read_original
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
-from .resume import ResumeFile
+from .resume import ResumeError, ResumeFile
 from .runners import Runner, as_runner
 
 
@@ -53,6 +53,7 @@ def evaluate(
 
     Raises:
         ClitZooError: a folder is missing or empty, or a scale, protocol or resume file is not usable.
+        ResumeError: a score could not be kept; its ``results`` are those so far.
     """
     runner = as_runner(run)
     wanted = check_scales(scales)
@@ -71,7 +72,7 @@ def evaluate(
     from tqdm import tqdm
 
     results = Results(runner.name, protocols={name: f"{rules.name}: {rules.describe()}"})
-    with contextlib.ExitStack() as stack:
+    with _handed_over(results), contextlib.ExitStack() as stack:
         done = stack.enter_context(ResumeFile(Path(resume_file))) if resume_file is not None else None
         total = len(paths) * len(wanted)
         bar = stack.enter_context(
@@ -86,13 +87,26 @@ def evaluate(
                 continue
             for scale in wanted:
                 try:
-                    results.scores.append(
-                        _score(runner, rules, original, name, scale, low[scale], ssim, done)
-                    )
+                    score, key = _score(runner, rules, original, name, scale, low[scale], ssim, done)
                 except (ClitZooError, OSError, MemoryError) as error:
                     results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))
+                else:
+                    results.scores.append(score)
+                    if done and key not in done:
+                        values = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
+                        done.add(*key, name=f"{name}/{path.name}", **values)
                 bar.update()
     return results
+
+
+@contextlib.contextmanager
+def _handed_over(results: Results) -> Iterator[None]:
+    """Where the resume file fails, hours of scores leave with the error instead of being lost."""
+    try:
+        yield
+    except ResumeError as error:
+        error.results = results
+        raise
 
 
 def check_scales(scales: Iterable[float]) -> list[float]:
@@ -115,7 +129,8 @@ def _score(
     lr_folder: Path | None,
     with_ssim: bool,
     done: ResumeFile | None,
-) -> Score:
+) -> tuple[Score, tuple[Any, ...]]:
+    """The score, and the key under which a resume file has it or is to have it."""
     pair = make_pair(original, scale, lr_folder)
     side, border = min(pair.high.shape[:2]), rules.shave(scale)
     if side <= 2 * border:
@@ -133,10 +148,9 @@ def _score(
         seconds = time.perf_counter() - start
         values = rules.score(output, pair.high, scale, with_ssim=with_ssim)
         entry = {"psnr": values[0], "ssim": values[1], "seconds": round(seconds, 4)}
-        if done:
-            done.add(*key, name=f"{dataset}/{original.path.name}", **entry)
     ssim, seconds = entry.get("ssim"), entry.get("seconds", 0.0)
-    return Score(dataset, rules.name, scale, original.path.stem, pair.lr, entry["psnr"], ssim, seconds)
+    image = original.path.stem
+    return Score(dataset, rules.name, scale, image, pair.lr, entry["psnr"], ssim, seconds), key
 
 
 def _enlarge(runner: Runner, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import paper
 from .._version import __version__
+from .dataset import plain_name
 from .results import Mean, Results
 
 FORMATS = ("text", "markdown", "csv", "json")
@@ -45,6 +46,7 @@ def render(results: Results, form: str = "text", beside: str = "auto") -> str:
 
 def paper_rows(dataset: str, model: str, beside: str = "auto") -> list[paper.Row]:
     """The paper's rows to show beside a model's figures on a dataset."""
+    dataset = plain_name(dataset)
     if beside == "none":
         return []
     if beside == "all":
@@ -98,7 +100,7 @@ def _notes(dataset: str, means: list[Mean]) -> list[str]:
         notes.append(f"Low-resolution pictures: {parts}. Figures on the two kinds are not one series.")
     else:
         notes.append(f"Low-resolution pictures: {next(iter(sources))}.")
-    published = _IMAGES.get(paper.dataset_name(dataset) or "")
+    published = _IMAGES.get(paper.dataset_name(plain_name(dataset)) or "")
     if published and any(mean.images != published for mean in means):
         notes.append(f"Published figures are averages over {published} images: these are not comparable.")
     return notes

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
+from ..errors import is_out_of_memory
 from ..resize import imresize
 
 
@@ -38,13 +39,15 @@ def model_runner(model: Any, name: str | None = None) -> Runner:
 
     def run(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-        tensor = torch.from_numpy(planes)[None].to(device, torch.float32) / 255
         try:
+            tensor = torch.from_numpy(planes)[None].to(device, torch.float32) / 255
             with torch.inference_mode():
                 output = model.enlarge(tensor, size=size)
-        except torch.OutOfMemoryError as error:
+            return output[0].permute(1, 2, 0).float().cpu().numpy()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             raise MemoryError(f"{device} has too little memory for {size[1]}×{size[0]}") from error
-        return output[0].permute(1, 2, 0).float().cpu().numpy()
 
     return Runner(name or _name_of(model), model_fingerprint(model), run)
 

@@ -1,0 +1,111 @@
+"""Which originals are scored: depth, alpha, what may not be read, and what does not fit into memory."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from clit_zoo.errors import ClitZooError, ImageError
+from clit_zoo.evaluation import dataset, evaluate
+from clit_zoo.evaluation.dataset import read_original
+from clit_zoo.imaging import png, probe
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three originals, of 40 rows and 44, 46 and 48 columns."""
+    for i, name in enumerate("abc"):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 44 + 2 * i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def save_deep_rgb(path):
+    samples = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
+    with path.open("wb") as file:
+        png.write_png(file, samples)
+
+
+def save_deep_tiff(path):
+    tifffile.imwrite(path, np.zeros((40, 40, 3), np.uint16), photometric="rgb")
+
+
+def save_key_colour(path):
+    Image.new("RGB", (40, 40)).save(path, transparency=(0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "words"),
+    [
+        ("gray16.png", lambda path: Image.fromarray(np.zeros((40, 40), np.uint16)).save(path), "8 bits"),
+        ("rgb16.png", save_deep_rgb, "8 bits"),
+        ("rgb16.tif", save_deep_tiff, "8 bits"),
+        ("float.tif", lambda path: Image.fromarray(np.zeros((40, 40), np.float32)).save(path), "8 bits"),
+        ("rgba.png", lambda path: Image.new("RGBA", (40, 40)).save(path), "alpha"),
+        ("la.png", lambda path: Image.new("LA", (40, 40)).save(path), "alpha"),
+        ("rgba.webp", lambda path: Image.new("RGBA", (40, 40), (9, 9, 9, 9)).save(path), "alpha"),
+        ("key.png", save_key_colour, "alpha"),
+        ("gray.png", lambda path: Image.new("L", (40, 40)).save(path), None),
+        ("two.png", lambda path: Image.new("1", (40, 40)).save(path), None),
+        ("palette.png", lambda path: Image.new("P", (40, 40)).save(path), None),
+        ("rgb.tif", lambda path: Image.new("RGB", (40, 40)).save(path), None),
+        ("rgb.jpg", lambda path: Image.new("RGB", (40, 40)).save(path), None),
+    ],
+)
+def test_depth_and_alpha_are_told_as_everywhere(tmp_path, name, save, words):
+    save(tmp_path / name)
+    header = probe(tmp_path / name)
+    assert words == ("8 bits" if header.bits > 8 else "alpha" if header.alpha else None)
+    if words is None:
+        assert read_original(tmp_path / name).pixels.shape[:2] == (40, 40)
+    else:
+        with pytest.raises(ImageError, match=f"{name} has .*{words}"):
+            read_original(tmp_path / name)
+
+
+def test_what_may_not_be_read_is_said(folder, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    results = evaluate("bicubic", folder, [2], limit=1)
+    assert results.skipped[0].reason == "a.png cannot be read (Permission denied)"
+    monkeypatch.setattr(dataset.os, "listdir", denied)
+    with pytest.raises(ClitZooError, match=r"cannot be read \(Permission denied\): check its permissions"):
+        evaluate("bicubic", folder, [2])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(folder):
+    os.mkfifo(folder / "0.png")
+    results = evaluate("bicubic", folder, [2], limit=1)
+    assert results.skipped[0].reason == "0.png is not a regular file"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+)
+def test_too_little_memory_costs_one_image(folder, error):
+    torch = pytest.importorskip("torch")
+
+    class Hungry(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(()))
+
+        def enlarge(self, image, size):
+            if size == (40, 46):
+                raise error
+            return torch.nn.functional.interpolate(image, size)
+
+    results = evaluate(Hungry(), folder, [2])
+    assert [score.image for score in results.scores] == ["a", "c"]
+    assert [(s.image, s.reason) for s in results.skipped] == [
+        ("b.png", "cpu has too little memory for 46×40")
+    ]
+    error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        evaluate(Hungry(), folder, [2])
