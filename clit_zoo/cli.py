@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import io
+import logging
 import os
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -84,7 +88,7 @@ def _show_warning(message: Warning | str, *rest: Any, **options: Any) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = group.main(arguments, prog_name="clit-zoo", standalone_mode=False)
-        sys.stdout.flush()  # a closed pipe shows here rather than at interpreter exit
+        _flush()  # a closed pipe shows here rather than at interpreter exit
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
@@ -97,28 +101,83 @@ def _run(arguments: Sequence[str] | None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _reader_gone()
-    except SystemExit as stop:  # click's own answer to a closed pipe
+    except OSError as error:  # a disk or folder no command has words for
+        logging.getLogger("clit_zoo").debug("failed", exc_info=True)
+        return _failed(error)
+    except SystemExit as stop:  # a signal, or click's own answer to a closed pipe
         return stop.code if isinstance(stop.code, int) else 1
 
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    _open_closed_streams()
+    _stop_on_signals()
     for stream in (sys.stdout, sys.stderr):
         # A file name that is no UTF-8, or an ASCII terminal, must not end a run: escape what cannot be shown.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     code = run()
     try:
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         code = _reader_gone()
+    except OSError as error:
+        code = _failed(error)
     sys.exit(code)
 
 
+def _open_closed_streams() -> None:
+    """`clit-zoo list >&-`: Python has no stream there, and the next file opened would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the end)
+
+
+def _stop_on_signals() -> None:
+    """Let a kill or a closed terminal unwind the program, so that no unfinished file stays behind."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+    raise SystemExit(128 + number)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _failed(error: OSError) -> int:
+    """Say what cannot be used, standard output among the possibilities; the exit code."""
+    place = error.filename
+    # A failing stream names no file, and a second attempt may succeed: only the place in the code tells.
+    printing = (click.echo.__code__, _flush.__code__)
+    if any(frame.f_code in printing for frame, _ in traceback.walk_tb(error.__traceback__)):
+        place = "standard output"
+        _discard_output()
+    reason = error.strerror or str(error) or type(error).__name__
+    with contextlib.suppress(OSError):  # the terminal may be what has gone
+        named = (
+            f"{os.fsdecode(place)} cannot be used ({reason})." if isinstance(place, str | bytes) else reason
+        )
+        click.echo(f"Error: {named}", err=True)
+    return 1
+
+
 def _reader_gone() -> int:
-    """`clit-zoo list | head -1`: the reader has left. Keeps Python quiet about the unwritten rest at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """`clit-zoo list | head -1`: the reader has left."""
+    _discard_output()
     return 1  # not all was done, as far as anyone can tell
+
+
+def _discard_output() -> None:
+    """Keeps Python quiet about the unwritten rest at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

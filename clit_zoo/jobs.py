@@ -112,11 +112,11 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
     """The files named and the pictures in the folders named, each once; a failed Job for what is not there.
 
     Folders are searched for picture extensions, sorted, hidden names and the output folder left out;
-    subfolders only if `recursive`.
+    subfolders only if `recursive`. A folder that may not be read is a failed Job.
     """
     seen: set[str] = set()
     for path in paths:
-        found = list(_in_folder(path, recursive, out)) if path.is_dir() else [Input(path)]
+        found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
         if not found:
             job = Job(path)
             job.fail(
@@ -125,15 +125,16 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
             )
             yield job
         for item in found:
-            real = os.path.realpath(item.path)
+            real = os.path.realpath(item.source if isinstance(item, Job) else item.path)
             if real not in seen:
                 seen.add(real)
                 yield item
 
 
-def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Input]:
+def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Input | Job]:
     left_out = os.path.realpath(out) if out is not None else None
-    for here, subfolders, names in os.walk(folder):
+    unread: list[OSError] = []
+    for here, subfolders, names in os.walk(folder, onerror=unread.append):
         subfolders[:] = sorted(
             name
             for name in subfolders
@@ -145,6 +146,13 @@ def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Inpu
         for name in sorted(names):
             if not name.startswith(".") and is_picture_name(name):
                 yield Input(Path(here, name), below)
+    for error in unread:
+        job = Job(Path(error.filename))
+        job.fail(
+            f"the folder {error.filename} cannot be read ({error.strerror}), nor what is in it; check its "
+            "permissions."
+        )
+        yield job
 
 
 def plan(
@@ -182,19 +190,48 @@ def plan(
                 )
             taken[real] = job.source
             check_target(job.target, overwrite, skip_existing)
-            if skip_existing and job.target.exists():
+            if skip_existing and os.path.lexists(job.target):
                 job.skip(f"{job.target} exists")
         except ClitZooError as error:
             job.fail(str(error))
+        except OSError as error:
+            job.fail(f"{error.filename or job.source} cannot be used ({error.strerror or error}).")
     return jobs
 
 
 def check_target(target: Path, overwrite: bool, skip_existing: bool = False) -> None:
-    """Refuse to write onto something that is there."""
-    if target.is_dir():
+    """Refuse to write onto something that is there, a link to nowhere too, or where nothing can be."""
+    _check_names(target)
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ImageError(
+            f"its output {target} cannot be made ({error.strerror}); give another -o."
+        ) from error
+    if os.path.isdir(target):
         raise ImageError(f"its output {target} is a folder; give another -o.")
-    if target.exists() and not overwrite and not skip_existing:
+    if not overwrite and not skip_existing:
         raise ImageError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it.")
+
+
+def _check_names(target: Path) -> None:
+    """Refuse a name longer than its file system takes: writing would say so only after the enlargement."""
+    names, folder = [target.name], target.parent
+    while not os.path.isdir(folder) and folder != folder.parent:
+        names.append(folder.name)
+        folder = folder.parent
+    try:
+        most = os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # not POSIX, or the file system does not say
+        most = 255
+    for name in names:
+        if len(os.fsencode(name)) > most:
+            raise ImageError(
+                f"its output's name {name[:40]}… is too long ({len(os.fsencode(name))} bytes of at most "
+                f"{most}); give a shorter --suffix or -o."
+            )
 
 
 def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
@@ -211,4 +248,4 @@ def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool
 
 
 def _same_file(target: Path, source: Path) -> bool:
-    return target.exists() and os.path.samefile(target, source)
+    return os.path.exists(target) and os.path.samefile(target, source)

@@ -147,13 +147,13 @@ def _cache(problems: list[str]) -> dict[str, Any]:
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE)
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    nearest = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     writable = os.access(nearest, os.W_OK)
     if not writable:
         problems.append(f"the cache folder {folder} cannot be written: set HF_HOME to another folder.")
     return {
         "folder": str(folder),
-        "exists": folder.is_dir(),
+        "exists": os.path.isdir(folder),
         "writable": writable,
         "offline": bool(constants.HF_HUB_OFFLINE),
         "endpoint": constants.ENDPOINT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _facts(name: str) -> dict[str, Any]:
             "origin": files.origin,
             "weights": str(files.weights_path),
             "weights_bytes": Path(files.weights_path).stat().st_size,
-            "card": str(card) if card.is_file() else None,
+            "card": str(card) if os.path.isfile(card) else None,
         }
     else:
         facts |= {"origin": None, "weights": None, "note": reason}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import time
 import warnings
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ClitZooError, ImageError
-from .loading import load
+from ..errors import ClitZooError, ImageError, is_out_of_memory
+from .loading import load, precision_options
 
 if TYPE_CHECKING:
     from ..jobs import Job, Sizing
@@ -56,13 +57,16 @@ class Size(click.ParamType):
 
 
 @click.command("upscale")
-@click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+# readable=False: a file that may not be read is a failed picture, and the others go on.
+@click.argument(
+    "inputs", metavar="IN...", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path)
+)
 @click.option(
     "-o",
     "--output",
     "out",
     metavar="FILE|FOLDER",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="A folder, made if need be; or, for one input, a file.  [default: beside each input]",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
@@ -79,9 +83,7 @@ class Size(click.ParamType):
 @click.option("--height", type=click.IntRange(min=1), help="Output height in pixels; the width follows.")
 @click.option("--size", type=Size(), metavar="WxH", help="Output width and height, such as 1920x1080.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
-@click.option("--fp32", "dtype", flag_value="float32", help="Compute in float32.")
-@click.option("--fp16", "dtype", flag_value="float16", help="Compute in float16.")
-@click.option("--bf16", "dtype", flag_value="bfloat16", help="Compute in bfloat16.")
+@precision_options("Compute in float32.")
 @click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
 @click.option(
     "--format",
@@ -249,10 +251,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _explained(error: Exception, job: Job) -> str:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         width, height = job.output_size or (0, 0)
         return f"not enough memory for {width}×{height}; take a smaller scale, or another --device."
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
     return f"{type(error).__name__}: {text}"
 
 
@@ -260,24 +262,24 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
     from ..imaging.formats import OUTPUT_FORMATS, format_of
 
-    folders = [path for path in inputs if path.is_dir()]
+    folders = [path for path in inputs if os.path.isdir(path)]
     if out is None:
         if folders:
             raise click.UsageError(f"{folders[0]} is a folder: give -o FOLDER for the outputs.")
         return False
     for folder in folders:
-        if out.exists() and out.samefile(folder):
+        if os.path.exists(out) and os.path.samefile(out, folder):
             raise click.UsageError(
                 f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
             )
-    if out.is_dir() or str(out).endswith(("/", "\\")):
+    if os.path.isdir(out) or str(out).endswith(("/", "\\")):
         return False
     suffix = out.suffix.lower().lstrip(".")
     known = {extension for form in OUTPUT_FORMATS.values() for extension in form.extensions}
     if suffix not in known:
         if suffix in _FOREIGN:
             raise click.UsageError(f"cannot write .{suffix}; the formats are {', '.join(OUTPUT_FORMATS)}.")
-        if out.exists():
+        if os.path.lexists(out):
             raise click.UsageError(f"-o {out} is a file that is no picture: give a folder.")
         return False
     if folders or len(inputs) > 1:
@@ -328,7 +330,7 @@ def _model_name(model: str) -> str:
 
     if model not in registry.REGISTRY:
         config = Path(model).expanduser() / CONFIG_FILE
-        if config.is_file():
+        if os.path.isfile(config):
             return ModelConfig.from_json(config).name
         if not re.search(r"[/\\]", model):
             registry.get(model)  # raises, with close matches
@@ -346,7 +348,7 @@ def _estimate(jobs: list[Job], model: str, dtype: str | None, report: Report) ->
         config = registry.get(model).config
         if registry.status(model) == "no weights yet":
             hub.resolve(model)  # raises, saying what to do
-    elif Path(model).expanduser().is_dir():
+    elif os.path.isdir(Path(model).expanduser()):
         config = ModelConfig.from_json(hub.resolve(model).config_path)
     for job in jobs:
         if config is not None and job.input_size and job.output_size:

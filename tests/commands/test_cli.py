@@ -102,6 +102,56 @@ def test_a_reader_that_leaves_causes_no_noise():
     assert done.returncode == 1 and done.stderr == ""
 
 
+def test_an_error_of_the_system_is_one_line_and_1(run, failing):
+    failing(PermissionError(13, "Permission denied", "locked/a.png"))
+    result = run("x")
+    assert (result.code, result.err) == (1, "Error: locked/a.png cannot be used (Permission denied).\n")
+    failing(OSError(5, "Input/output error"))
+    assert run("x").err == "Error: Input/output error\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+def test_a_full_disk_under_standard_output():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output cannot be used (No space left on device).\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_closed_streams(tmp_path):
+    program = f"{sys.executable} -m clit_zoo.cli"
+    for closed in (">&-", "<&- >&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f"{program} list {closed}"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(["sh", "-c", f"{program} upsale 2>&-"], capture_output=True, text=True)
+    assert done.returncode == 2
+
+
+def test_without_a_standard_output_the_work_is_done(failing, monkeypatch):
+    failing(None)
+    monkeypatch.setitem(
+        sys.modules, "failing_command", types.SimpleNamespace(command=cli.click.Command("x", callback=int))
+    )
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.run(["x"]) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes and signals")
+def test_signals_are_the_programs_alone(run):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    assert run("list").code == 0
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
+    # nohup has it ignored, and so it stays
+    script = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from clit_zoo import cli;"
+        "cli._stop_on_signals(); print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN,"
+        "signal.getsignal(signal.SIGTERM) is cli._stop)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "True True\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes and signals")
 def test_a_real_interrupt():
     script = (
