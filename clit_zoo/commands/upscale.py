@@ -329,10 +329,10 @@ def _model_name(model: str) -> str:
     from ..model_folder import CONFIG_FILE
 
     if model not in registry.REGISTRY:
-        config = Path(model).expanduser() / CONFIG_FILE
-        if os.path.isfile(config):
-            return ModelConfig.from_json(config).name
-        if not re.search(r"[/\\]", model):
+        folder = Path(model).expanduser()
+        if os.path.isfile(folder / CONFIG_FILE):
+            return ModelConfig.from_json(folder / CONFIG_FILE).name
+        if not re.search(r"[/\\]", model) and not os.path.isdir(folder):
             registry.get(model)  # raises, with close matches
     return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 

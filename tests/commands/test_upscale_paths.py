@@ -143,6 +143,13 @@ def test_a_link_to_nowhere_is_something_that_exists(run, model, save):
     assert not os.path.islink("link.png") and not os.path.exists("nowhere.png")
 
 
+def test_a_folder_that_is_no_model_is_named(run, save):
+    save("a.png")
+    os.mkdir("results")
+    result = run("upscale", "a.png", "-m", "results", "--dry-run")
+    assert result.code == 1 and "The folder results has no config.json" in result.err
+
+
 def test_a_precision_is_given_once(run, model, save):
     save("a.png")
     result = run("upscale", "a.png", "--fp32", "--fp16")
