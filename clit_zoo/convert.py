@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import registry
 from .config import ModelConfig
-from .errors import ClitZooError, ConfigError, WeightsError
+from .errors import ClitZooError, ConfigError, WeightsError, is_out_of_memory
 from .model import SuperResolver
 from .model_folder import model_card, write_model_folder
 from .settings import show
@@ -104,6 +104,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         # weights_only: an unpickler that makes tensors, containers and numbers, and calls nothing else.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # a made-up pickle can fail in any way
         raise WeightsError(f"{path} {_reason(error)}.") from error
     if not isinstance(checkpoint, dict):
@@ -115,6 +117,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     message = str(error).strip()
+    if is_out_of_memory(error):
+        return "does not fit into memory; convert it where there is more"
     if found := re.search(r"GLOBAL (\S{1,100})", message):
         return (
             "holds more than tensors and plain values, which could run code and is never loaded (it asks for "

@@ -7,6 +7,7 @@ all. Torch is imported only where tensors are.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -160,17 +161,23 @@ def write_model_folder(
     card, settings = _encoded(card_text, "the card"), _encoded(config.to_json(), "the configuration")
 
     folder = Path(folder)
+    names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+    new = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        there = [name for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE) if (folder / name).exists()]
+        there = [name for name in names if (folder / name).exists()]
         if there and not overwrite:
             raise ClitZooError(
                 f"{folder} already holds {', '.join(there)}; choose another folder or ask to overwrite."
             )
+        new = not there
         _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
         _write_whole(folder / CARD_FILE, lambda path: path.write_bytes(card))
         _write_whole(folder / CONFIG_FILE, lambda path: path.write_bytes(settings))
     except OSError as error:
+        for name in names if new else ():  # half a model would refuse the next attempt
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
         raise ClitZooError(f"{folder} cannot be written ({error.strerror or error}).") from error
     return folder
 

@@ -305,6 +305,23 @@ def test_damaged_files(tmp_path, content):
     assert "weights" not in str(error.value).lower()
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied"), r"cannot be read \(Permission denied\)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "does not fit into memory"),
+        (MemoryError(), "does not fit into memory"),
+    ],
+)
+def test_a_sound_file_is_not_called_damaged(tmp_path, monkeypatch, error, words):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(WeightsError, match=words):
+        convert(checkpoint(), tmp_path)
+
+
 def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     def denied(_):
         raise PermissionError(13, "Permission denied")

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,21 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_model_folder(folder, CONFIG, state(), "second", overwrite=True)
     assert (folder / "model.safetensors").read_bytes() == before
     assert len(list(folder.iterdir())) == 3
+
+
+def test_a_disk_that_fills_up_leaves_no_half_a_model(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, data):
+        write(path, data[:9])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ClitZooError, match="No space left"):
+            write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+    assert list((tmp_path / "x").iterdir()) == []
+    write_model_folder(tmp_path / "x", CONFIG, state(), "card")
 
 
 def test_folder_that_cannot_be_made(tmp_path):
