@@ -38,7 +38,7 @@ def decode(image: Any) -> Picture:
     """Picture of a path, PIL image, ndarray, tensor or Picture; ImageError for anything else or unfit values.
 
     Two channels are gray and alpha, four are colour and alpha. Integers fill their range; floats lie in
-    [0, 1].
+    [0, 1]. Of a PIL image with several frames the current one is taken.
     """
     if isinstance(image, Picture):
         return replace(image, origin=Origin("picture"))
@@ -46,10 +46,11 @@ def decode(image: Any) -> Picture:
         return read(image)
     if isinstance(image, Image.Image):
         try:
-            image.load()
+            return from_pil(image, "the PIL image")
+        except ImageError:
+            raise
         except Exception as error:  # a lazily opened, damaged file
             raise ImageError(f"the PIL image cannot be decoded ({error}); open an intact file.") from error
-        return from_pil(image, "the PIL image")
     if isinstance(image, np.ndarray):
         return _from_ndarray(image)
     if isinstance(image, Tensor):

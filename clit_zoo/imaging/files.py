@@ -73,7 +73,6 @@ def read(path: str | os.PathLike) -> Picture:
             return picture
         with _pillow(file) as image:
             _check_pixels(image.width, image.height, source)
-            image.load()
             return from_pil(image, source, kind="path")
 
 

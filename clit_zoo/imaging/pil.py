@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from ..errors import ImageError
 from . import metadata
@@ -18,14 +18,19 @@ _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def from_pil(image: Image.Image, source: str, kind: str = "pil") -> Picture:
-    """Upright Picture of a PIL image; colour spaces other than gray and RGB are converted."""
+    """Upright Picture of a PIL image; colour spaces other than gray and RGB are converted.
+
+    kind "path": the image was opened here, and its first frame is taken; a caller's image ("pil") is taken at
+    the frame it stands at, and stays there.
+    """
     if 0 in image.size:
         raise ImageError(f"{source} has no pixels: its size is {image.width}×{image.height}.")
     notices = []
-    frames = _frames(image)
+    # Counting goes through the frames and back, which undoes what loading did: so first count, then load.
+    frames = _frames(image) if kind == "path" else 1
     if frames > 1:
         notices.append(f"{source} holds {frames} frames or pages: only the first is enlarged.")
-        image.seek(0)
+    sides_exchanged = _load(image)
     orientation, exif = metadata.read_exif(image.getexif)
     icc, dpi = image.info.get("icc_profile") or None, _resolution(image)
     bits, mode = 8, image.mode
@@ -45,7 +50,8 @@ def from_pil(image: Image.Image, source: str, kind: str = "pil") -> Picture:
 
     if orientation > 1:
         samples = metadata.upright(samples, orientation)
-        dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    if dpi and (sides_exchanged or orientation > 4):
+        dpi = dpi[::-1]
     samples = samples if samples.ndim == 3 else samples[:, :, None]
     color, alpha, gray = from_samples(samples, source)
     return Picture(
@@ -132,6 +138,17 @@ def _sixteen_from_int32(samples: np.ndarray, source: str) -> np.ndarray:
     return samples.astype(np.uint16)
 
 
+def _load(image: Image.Image) -> bool:
+    """Decode the pixels; whether width and height were exchanged, as Pillow does with a TIFF turned aside."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return False
+    turned = image.tag_v2.get(metadata.ORIENTATION, 1) in range(5, 9)  # Pillow drops the tag in loading
+    image.load()
+    width, height = image.tag_v2.get(256), image.tag_v2.get(257)
+    return turned or (width != height and image.size == (height, width))
+
+
 def _frames(image: Image.Image) -> int:
     # An MPO's further pictures are previews or the other eye; a PSD's are layers of the first.
     if image.format in ("MPO", "PSD"):
@@ -139,12 +156,17 @@ def _frames(image: Image.Image) -> int:
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # counting reads the whole file, and a damaged tail must not lose the first frame
+        image.seek(0)
         return 1
 
 
 def _resolution(image: Image.Image) -> tuple[float, float] | None:
     try:
         x, y = image.info["dpi"]
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            absent = [size for tag, size in ((282, x), (283, y)) if tag not in image.tag_v2]
+            if 1 in absent:  # what Pillow says of a file that says nothing
+                return None
         return metadata.plausible_dpi(float(x), float(y))
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None

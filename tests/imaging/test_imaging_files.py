@@ -8,6 +8,7 @@ from sample_pictures import (
     EXIF_IFD,
     GPS_IFD,
     ORIENTATION,
+    as_uint16,
     camera_exif,
     enlarged,
     profile,
@@ -160,6 +161,43 @@ def test_orientation_is_applied_once(orientation, extension, tmp_path):
         assert again.dpi == ((150, 300) if orientation > 4 else (300, 150))
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("pages", [1, 2])
+@pytest.mark.parametrize("width", [6, 10])
+def test_turn_and_resolution_of_eight_bit_tiff(orientation, pages, width, rgb, tmp_path):
+    stored = Image.fromarray(rgb[:, :width])
+    more = [stored] * (pages - 1)
+    stored.save(
+        tmp_path / "in.tif",
+        save_all=True,
+        append_images=more,
+        tiffinfo={ORIENTATION: orientation},
+        dpi=(300, 150),
+    )
+    expected = np.rot90(rgb[:, :width], {1: 0, 3: 2, 6: 3}[orientation])
+    dpi = (150, 300) if orientation == 6 else (300, 150)
+    with Image.open(tmp_path / "in.tif") as opened, Image.open(tmp_path / "in.tif") as loaded:
+        loaded.load()
+        # A square picture that Pillow has turned already tells no longer that it was.
+        for source in (tmp_path / "in.tif", opened, *([loaded] if width != 6 else [])):
+            picture = imaging.decode(source)
+            assert picture.dpi == dpi
+            np.testing.assert_array_equal(imaging.picture.to_samples(picture, np.uint8)[0], expected)
+    enlarged(tmp_path / "in.tif", tmp_path / "out.tif", scale=1)
+    assert imaging.read(tmp_path / "out.tif").dpi == dpi
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), expected)
+
+
+def test_a_tiff_without_resolution_gets_none(rgb, tmp_path):
+    Image.fromarray(rgb).save(tmp_path / "in.tif")
+    enlarged(tmp_path / "in.tif", tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as output:
+        assert "dpi" not in output.info
+    with Image.open(tmp_path / "in.tif") as image:
+        image.info["dpi"] = (72, 72)
+        assert imaging.decode(image).dpi == (72, 72)
+
+
 def test_a_profile_of_other_channels_is_dropped(rgb, tmp_path):
     Image.fromarray(rgb).convert("L").save(tmp_path / "gray.png", icc_profile=profile("GRAY"))
     assert imaging.read(tmp_path / "gray.png").icc == profile("GRAY")
@@ -180,6 +218,14 @@ def test_only_the_first_frame_of_an_animation(rgb, tmp_path):
         picture = imaging.read(tmp_path / name)
         assert any("3 frames" in notice for notice in picture.notices)
         assert (picture.height, picture.width) == (6, 10)
+
+
+def test_damage_behind_the_first_frame_does_not_touch_it(rgb, tmp_path):
+    Image.fromarray(rgb).save(tmp_path / "in.tif", save_all=True, append_images=[Image.fromarray(rgb)] * 2)
+    whole = (tmp_path / "in.tif").read_bytes()
+    for kept in (0.5, 0.6, 0.7, 0.8, 0.9):
+        (tmp_path / "in.tif").write_bytes(whole[: int(len(whole) * kept)])
+        np.testing.assert_array_equal(as_uint16(tmp_path / "in.tif") // 257, rgb)
 
 
 def test_one_bit_and_palette_files(rgb, tmp_path):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageSequence
 
 from clit_zoo import imaging
 from clit_zoo.errors import ClitZooError, ImageError
@@ -183,6 +183,21 @@ def test_pil_orientation_is_applied_once(rgb):
     assert output.size == (27, 26)
     assert output.getexif().get(0x0112, 1) == 1
     assert imaging.decode(output).color.shape == (1, 3, 26, 27)
+
+
+def test_the_current_frame_of_a_pil_image(rgb, tmp_path):
+    frames = [Image.fromarray(np.roll(rgb, i, axis=0)).convert("L") for i in range(3)]
+    for name in ("a.gif", "a.tif", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        with Image.open(tmp_path / name) as image:
+            image.seek(2)
+            output = doubled(image)
+            assert image.tell() == 2
+            np.testing.assert_array_equal(np.asarray(output.convert("L"))[::2, ::3], frames[2])
+            outputs = [doubled(frame) for frame in ImageSequence.Iterator(image)]
+        assert len(outputs) == 3
+        for output, frame in zip(outputs, frames):
+            np.testing.assert_array_equal(np.asarray(output.convert("L"))[::2, ::3], frame)
 
 
 def test_pil_refusals(rgb):
