@@ -296,7 +296,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"PK\x03\x04 not a zip", b"text"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x02.", b"PK\x03\x04 not a zip", b"text", b"\x89PNG\r\n"])
 def test_damaged_files(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=r"x\.pth") as error:

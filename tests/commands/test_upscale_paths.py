@@ -73,6 +73,16 @@ def deny(monkeypatch, name, refused):
     monkeypatch.setattr(os, name, call)
 
 
+def test_what_may_not_be_read_is_no_wrong_usage(run, model, save, monkeypatch):
+    save("a.png")
+    save("in/b.png")
+    os.mkdir("drop")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run("upscale", "a.png", "-o", "drop").code == 0
+    assert run("eval", "in", "-m", "bicubic", "-s", "1", "--out", "a.png").code == 1
+    assert run("convert", "a.png", "-o", "drop").code == 1
+
+
 def test_a_folder_that_cannot_be_searched_is_a_failure(run, model, save, monkeypatch):
     save("in/a.png")
     save("in/sub/b.png")
