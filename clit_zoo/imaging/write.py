@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,7 @@ def write(
     kept: dict[str, Any] = {"icc": icc, "exif": exif, "dpi": picture.dpi}
 
     path = Path(path)
-    # Hidden, so that nobody takes an unfinished file for a picture; in the same folder, so that replacing is
-    # atomic.
-    partial = path.parent / f".{uuid.uuid4().hex}.part"
+    partial = _partial(path)
     try:
         if form.name == "tiff":
             tiff.write_tiff(partial, samples, **kept)
@@ -75,8 +74,21 @@ def write(
             f"cannot write {path}: {reason}. Check the folder, its permissions and free space."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError, ValueError):  # a path that cannot be: the reason is on its way already
+            partial.unlink(missing_ok=True)
     return notices
+
+
+def _partial(path: Path) -> Path:
+    """Where `path` is written until it is whole.
+
+    Hidden, so that nobody takes it for a picture; in the same folder, so that replacing is atomic; named
+    after it, so that what a power cut leaves behind can be recognised; and no two writers' alike.
+    """
+    name = path.name.encode(errors="ignore")[:200].decode(
+        errors="ignore"
+    )  # file systems end names at 255 bytes
+    return path.parent / f".{name}.{uuid.uuid4().hex[:12]}.part"
 
 
 def flattened(picture: Picture, background: str) -> Picture:

@@ -123,6 +123,26 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(name, bits, tmp_path, m
     assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("name", ["photo.png", "a.tif", "ü" * 120 + ".jpg"])
+def test_the_unfinished_file_is_hidden_and_named_after_its_target(name, tmp_path, monkeypatch):
+    seen = []
+    replace_file = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(a), replace_file(a, b)))
+    for _ in range(2):
+        imaging.write(picture(), tmp_path / name)
+    assert len(set(seen)) == 2 and os.listdir(tmp_path) == [name]
+    for path in seen:
+        assert path.parent == tmp_path and path.suffix == ".part"
+        assert path.name.startswith("." + name[:80])
+
+
+def test_paths_that_cannot_be_are_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a.png", tmp_path / "a\0b" / "a.png", tmp_path / "a\0b.png"):
+        with pytest.raises(ImageError, match="cannot write"):
+            imaging.write(picture(), path)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"No such file.*Check the folder"):
         imaging.write(picture(), tmp_path / "nowhere" / "a.png")
