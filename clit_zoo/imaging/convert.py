@@ -131,6 +131,12 @@ _INTEGER_TENSORS = {torch.uint8: 8, torch.uint16: 16}
 def _from_tensor(tensor: Tensor) -> Picture:
     source = "the tensor"
     tensor = tensor.detach()
+    if tensor.is_meta:
+        raise ImageError(f"{source} is on the device meta and holds no values; pass one on cpu or cuda.")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else f"of layout {tensor.layout}"
+        remedy = "stack pictures of one size" if tensor.is_nested else "call its to_dense() first"
+        raise ImageError(f"{source} is {kind}, and only dense ones can be enlarged; {remedy}.")
     if not tensor.is_floating_point() and tensor.dtype not in _INTEGER_TENSORS:
         raise ImageError(
             f"{source} is of dtype {tensor.dtype}; pass uint8 or uint16 (full range) or floats in [0, 1]."

@@ -111,6 +111,13 @@ def test_rounding_errors_outside_the_range_are_clamped():
         (torch.zeros(3, 4, 4, dtype=torch.int32), "int32"),
         (torch.zeros(8, 8, 3), "permute"),
         (torch.zeros(3, 0, 4), "no pixels"),
+        (torch.zeros(3, 4, 4, device="meta"), "holds no values"),
+        (torch.zeros(3, 4, 4).to_sparse(), "to_dense()"),
+        (torch.zeros(4, 4, dtype=torch.uint8).to_sparse(), "to_dense()"),
+        (
+            torch.nested.as_nested_tensor([torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)], layout=torch.jagged),
+            "nested",
+        ),
         (torch.zeros(1, 1, 3, 4, 4), "shape"),
         ([[0, 1]], "list"),
         (None, "NoneType"),
