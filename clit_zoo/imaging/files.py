@@ -107,7 +107,7 @@ def _probe_tiff(file: IO[bytes], source: str) -> Header | None:
         header = tiff.parse_header(pages, source) if pages else None
     if header is None:
         return None
-    _check_pixels(header.width, header.height, source)
+    _check_size(header, source)
     orientation, _ = metadata.read_exif(lambda: tiff.exif_of(file))
     width, height = header.width, header.height
     if orientation > 4:
@@ -121,7 +121,7 @@ def _read_tiff(file: IO[bytes], source: str) -> Picture | None:
         header = tiff.parse_header(pages, source) if pages else None
         if pages is None or header is None:
             return None
-        _check_pixels(header.width, header.height, source)
+        _check_size(header, source)
         samples, notices = tiff.read_pixels(pages, header, source)
         icc, dpi = tiff.icc_of(pages), tiff.dpi_of(pages)
     orientation, exif = metadata.read_exif(lambda: tiff.exif_of(file))
@@ -156,7 +156,10 @@ def _picture(
 def _opened(source: str) -> Iterator[IO[bytes]]:
     """The file, opened; whatever goes wrong with it becomes one ImageError naming it."""
     try:
-        status = os.stat(source)
+        try:
+            status = os.stat(source)
+        except ValueError as error:  # a NUL character, or one that the file system cannot encode
+            raise ImageError(f"{source!r} cannot be a path ({error}); check it.") from error
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{source} is a folder; name a picture in it.")
         if not stat.S_ISREG(status.st_mode):
@@ -179,6 +182,10 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
     except MemoryError as error:
         raise ImageError(f"{source} does not fit into memory; cut it into tiles.") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
+        if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
+            raise ImageError(
+                f"{source} cannot be read: {error.strerror}; check the path and its disk."
+            ) from error
         reason = str(error) or type(error).__name__
         raise ImageError(
             f"{source} is damaged or incomplete ({reason}); copy or download it again."
@@ -222,6 +229,22 @@ def _check_pixels(width: int, height: int, source: str) -> None:
             f"{source} has {width}×{height} = {width * height / 1e6:.0f} million pixels, more than the limit "
             f"of {MAX_INPUT_PIXELS / 1e6:.0f} million; cut it into tiles, or raise "
             "clit_zoo.imaging.files.MAX_INPUT_PIXELS if you trust it."
+        )
+
+
+# float32 colour and alpha. A TIFF may hold any number of samples per pixel, and all are decoded.
+_BYTES_PER_PIXEL = 16
+
+
+def _check_size(header: tiff.TiffHeader, source: str) -> None:
+    _check_pixels(header.width, header.height, source)
+    size = header.width * header.height * header.samples * header.dtype.itemsize
+    limit = MAX_INPUT_PIXELS * _BYTES_PER_PIXEL
+    if size > limit:
+        raise ImageError(
+            f"{source} has {header.width}×{header.height} pixels of {header.samples} samples "
+            f"({header.dtype}), {size / 1e9:.1f} GB, more than the limit of {limit / 1e9:.1f} GB; leave out "
+            "channels, cut it into tiles, or raise clit_zoo.imaging.files.MAX_INPUT_PIXELS if you trust it."
         )
 
 

@@ -69,9 +69,9 @@ def check_values(low: float, high: float, source: str) -> None:
         raise ImageError(f"{source} holds NaN or infinite values; replace them by numbers in [0, 1].")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         if low >= 0 and 1 < high <= 255:
-            remedy = "divide by 255, or pass uint8"
+            remedy = "divide by 255, or convert to 8-bit integers (uint8)"
         elif low >= 0 and high <= 65535:
-            remedy = "divide by 65535, or pass uint16"
+            remedy = "divide by 65535, or convert to 16-bit integers (uint16)"
         elif low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE:
             remedy = "map [-1, 1] to [0, 1] with x / 2 + 0.5"
         else:

@@ -44,7 +44,8 @@ def parse_header(file: tifffile.TiffFile, source: str) -> TiffHeader | None:
     """
     page: Any = file.pages[0]
     bits = page.bitspersample
-    if (max(bits) if isinstance(bits, tuple) else bits) <= 8:
+    signed = page.dtype is not None and page.dtype.kind == "i"  # which Pillow only calls unknown
+    if (max(bits) if isinstance(bits, tuple) else bits) <= 8 and not signed:
         return None
     if page.dtype is None or page.dtype.str[1:] not in ("u2", "f2", "f4", "f8") or bits not in (16, 32, 64):
         raise ImageError(

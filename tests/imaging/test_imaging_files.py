@@ -220,6 +220,7 @@ def test_only_the_first_frame_of_an_animation(rgb, tmp_path):
         assert (picture.height, picture.width) == (6, 10)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damage_behind_the_first_frame_does_not_touch_it(rgb, tmp_path):
     Image.fromarray(rgb).save(tmp_path / "in.tif", save_all=True, append_images=[Image.fromarray(rgb)] * 2)
     whole = (tmp_path / "in.tif").read_bytes()

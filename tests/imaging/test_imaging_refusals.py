@@ -32,6 +32,11 @@ def test_files_that_are_no_pictures(tmp_path):
     broken(tmp_path / "text.jpg", "not a picture")
     os.mkfifo(tmp_path / "pipe.png")
     broken(tmp_path / "pipe.png", "not a regular file")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    broken(tmp_path / "loop.png", "symbolic links; check the path")
+    broken(tmp_path / ("x" * 300), "too long; check the path")
+    with pytest.raises(ImageError, match=r"'a\\x00b.png' cannot be a path .*null.*; check it\.$"):
+        imaging.read("a\0b.png")
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "gif", "bmp", "tif", "deep.png", "deep.tif"])
@@ -84,6 +89,18 @@ def test_too_many_pixels(tmp_path, monkeypatch, rgb, deep):
                 act(tmp_path / name)
 
 
+def test_too_many_samples_per_pixel(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_INPUT_PIXELS", 60)
+    layout = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((100, 6, 10), np.uint16), **layout)
+    for act in (imaging.probe, imaging.read):
+        with pytest.raises(ImageError, match=r"a\.tif has 10×6 pixels of 100 samples \(uint16\).* limit"):
+            act(tmp_path / "a.tif")
+    for samples, dtype in ((5, np.uint16), (4, np.float32)):
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((samples, 6, 10), dtype), **layout)
+        assert imaging.read(tmp_path / "a.tif").width == 10
+
+
 def test_pillows_own_limit_is_passed_and_put_back(tmp_path, monkeypatch, rgb):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     Image.fromarray(rgb).save(tmp_path / "a.bmp")
@@ -103,5 +120,9 @@ def test_tiff_samples_that_cannot_be_enlarged(tmp_path):
     broken(tmp_path / "a.tif", "uint32")
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.int16))
     broken(tmp_path / "a.tif", "int16")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.int8))
+    broken(tmp_path / "a.tif", "int8")
     tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4, 3), 7, np.float32), photometric="rgb")
-    broken(tmp_path / "a.tif", "divide by 255")
+    broken(tmp_path / "a.tif", "divide by 255, or convert to 8-bit integers")
+    tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4, 3), 700, np.float32), photometric="rgb")
+    broken(tmp_path / "a.tif", "divide by 65535, or convert to 16-bit integers")
