@@ -1,6 +1,6 @@
 """Compile every registered kernel ahead of time and report what it takes; no GPU is needed.
 
-    python kernels/compile_table.py                        # all ops, all four targets
+    python kernels/compile_table.py                        # all ops, all targets
     python kernels/compile_table.py --target sm_90 --op local_attention --dtype bf16
     python kernels/compile_table.py --markdown kernels/COMPILED.md
 
