@@ -43,5 +43,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
-clean:
-	rm -rf $(VENV) build dist *.egg-info $(OUT)
+clean:  ## all that the targets made but enlarged pictures
+	rm -rf $(VENV) build dist *.egg-info
