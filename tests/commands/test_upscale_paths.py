@@ -196,6 +196,13 @@ def test_a_kill_leaves_no_unfinished_file_and_a_summary(save, name):
     save("a.png")
     save("b.png")
     arguments = [sys.executable, "-c", KILLED, "upscale", "a.png", "b.png", "-o", "out", name]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        # nohup and background jobs have it ignored
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),
+    )
     assert done.returncode == 128 + getattr(signal, name), done.stderr
     assert os.listdir("out") == [] and "2 not done in" in done.stdout and "Traceback" not in done.stderr
