@@ -67,7 +67,7 @@ _ROWS = (
         "edsr-light-clit",
         {"name": "edsr", "blocks": 12},
         {"dim": 64, "heads": 4, "radius": 1, "stages": 3, "hidden_dims": [128, 64, 64, 64]},
-        "light: edsr-light-lit as a cascade of three stages, for large factors",
+        "light: edsr-light-lit as a cascade of three stages, for large factors; ships with the library",
     ),
     _row("edsr-lit", {"name": "edsr"}, {"stages": 1}, "EDSR-baseline with LIT, as in the paper"),
     _row("edsr-clit", {"name": "edsr"}, {"stages": 3}, "EDSR-baseline with CLIT, as in the paper"),
