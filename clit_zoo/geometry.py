@@ -69,7 +69,9 @@ def _numbers(given: Any) -> list[Any]:
     if hasattr(given, "tolist"):
         given = given.tolist()
     items = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
-    items = [item.item() if hasattr(item, "item") else item for item in items]
+    # int and SymInt first: a compiled graph's symbolic size has an `item` that cannot be traced
+    plain = int | float | torch.SymInt
+    items = [item.item() if not isinstance(item, plain) and hasattr(item, "item") else item for item in items]
     known = all(isinstance(item, Real | torch.SymInt) and not isinstance(item, bool) for item in items)
     return items if known else []
 

@@ -75,7 +75,10 @@ def test_close_names():
 @pytest.mark.parametrize(
     "name", ["../x", "./x", "/no/such/folder", "~/no-such-folder", "a/b/c", "org/../x", "C:\\x"]
 )
-def test_path_that_does_not_exist(name):
+def test_path_that_does_not_exist(name, tmp_path, monkeypatch):
+    folder = tmp_path / "work"  # "../x" is then known not to exist
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     with pytest.raises(ModelNotFoundError, match="no folder"):
         hub.resolve(name)
 
