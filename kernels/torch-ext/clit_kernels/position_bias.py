@@ -9,6 +9,9 @@ tap, so by the angle-sum identities sin and cos of b dy are a fixed rotation of 
 encoding serves all K taps, and no argument exceeds 2**10 rad for a query's own window.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,21 +19,18 @@ BANDS = 16
 """Frequencies per axis; the projection has 4 * BANDS inputs."""
 
 
-_frequencies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+_constants: dict[tuple[object, ...], Tensor] = {}
 """Kept: a copy from the CPU's memory makes the CPU wait for all that the device has been given to do."""
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether ``device`` computes in float64; Apple's GPUs refuse to make such a tensor."""
+    return device.type != "mps"
 
 
 def frequencies(device: torch.device, dtype: torch.dtype) -> Tensor:
     """(BANDS,) b = 2**linspace(0, 10, BANDS) - 1, rounded as the published float32 model rounds it."""
-    if torch.compiler.is_compiling():
-        return (2.0 ** torch.linspace(0, 10, BANDS) - 1).to(device, dtype)
-    if (device, dtype) not in _frequencies:
-        with torch.inference_mode(False):
-            made = (2.0 ** torch.linspace(0, 10, BANDS) - 1).to(device, dtype)
-        if type(made) is not Tensor:  # a tracer's
-            return made
-        _frequencies[device, dtype] = made
-    return _frequencies[device, dtype]
+    return _constant(_bands, device, dtype)
 
 
 def encode(relative: Tensor) -> Tensor:
@@ -52,17 +52,66 @@ def axis_table(offset: Tensor, proj_weight: Tensor, axis: int, radius: int) -> T
     Returns:
         (..., K, H) in ``offset``'s dtype; the projection's own bias is not included.
     """
-    weight = proj_weight.to(torch.float64).reshape(-1, 2, 2, BANDS)[:, :, axis]  # (H, sin|cos, BANDS)
+    exact = torch.float64 if has_float64(offset.device) else torch.float32
+    weight = proj_weight.to(exact).reshape(-1, 2, 2, BANDS)[:, :, axis]  # (H, sin|cos, BANDS)
     w_sin, w_cos = weight[:, 0], weight[:, 1]
-    b = frequencies(offset.device, torch.float32).to(torch.float64)
-    taps = torch.arange(-radius, radius + 1, device=offset.device, dtype=torch.float64)
-    turn = 2 * taps[:, None, None] * b  # (K, 1, BANDS)
+    turn_sin, turn_cos = _constant(_turns, offset.device, exact, radius).unbind()  # (K, 1, BANDS) each
     # sin(b(2o - 2k)) = sin(2bo) cos(2bk) - cos(2bo) sin(2bk), and likewise for cos
-    on_sin = w_sin * turn.cos() + w_cos * turn.sin()
-    on_cos = w_cos * turn.cos() - w_sin * turn.sin()
+    on_sin = w_sin * turn_cos + w_cos * turn_sin
+    on_cos = w_cos * turn_cos - w_sin * turn_sin
     rotated = torch.cat((on_sin, on_cos), -1).to(offset.dtype)  # (K, H, 2 * BANDS)
     # arguments reach 1,000 rad: rounded to float32 they would put the sines off by 3e-5
-    exact = torch.float32 if offset.device.type == "mps" else torch.float64
-    angles = (2 * offset.to(exact)).unsqueeze(-1) * b.to(exact)
+    if exact == torch.float64:
+        angles = (2 * offset.to(exact)).unsqueeze(-1) * frequencies(offset.device, exact)
+    else:
+        angles = _reduced_angles(offset)
     encoded = torch.cat((angles.sin().to(offset.dtype), angles.cos().to(offset.dtype)), -1)
     return torch.einsum("...e,khe->...kh", encoded, rotated)
+
+
+def _reduced_angles(offset: Tensor) -> Tensor:
+    """The angles 2 b offset, (..., BANDS), less whole turns: right to 1e-6 rad in float32 alone.
+
+    A product of two numbers of 12 bits is exact in float32. In turns, whose whole part drops out, the angle
+    is (coarse + fine) offset, and the product of ``coarse`` with the offset's first 12 bits is the only one
+    that exceeds 1/16.
+    """
+    coarse, fine = _constant(_turns_per_pixel, offset.device, torch.float32).unbind()
+    offset = offset.unsqueeze(-1)
+    first = (offset * 4096).round() / 4096
+    whole = first * coarse
+    return 2 * math.pi * ((whole - whole.round()) + (offset - first) * coarse + offset * fine)
+
+
+def _constant(
+    make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *arguments: int
+) -> Tensor:
+    """``make(*arguments)``, made on the CPU, on ``device``, where it comes in ``dtype`` and no wider one."""
+    if torch.compiler.is_compiling():
+        return make(*arguments).to(dtype).to(device)
+    key = (make, arguments, device, dtype)
+    if key not in _constants:
+        with torch.inference_mode(False):
+            made = make(*arguments).to(dtype).to(device)
+        if type(made) is not Tensor:  # a tracer's
+            return made
+        _constants[key] = made
+    return _constants[key]
+
+
+def _bands() -> Tensor:
+    return 2.0 ** torch.linspace(0, 10, BANDS, dtype=torch.float32, device="cpu") - 1
+
+
+def _turns(radius: int) -> Tensor:
+    """Sines and cosines (2, K, 1, BANDS) of the angles 2 b k between a window's middle and its taps."""
+    taps = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+    angles = 2 * taps[:, None, None] * _bands().double()
+    return torch.stack((angles.sin(), angles.cos()))
+
+
+def _turns_per_pixel() -> Tensor:
+    """Turns in the angles 2 b offset, per pixel: b / pi as (2, BANDS), the first 12 bits and the rest."""
+    turns = _bands().double() / math.pi  # up to 326: 9 bits before the point
+    coarse = (turns * 8).round() / 8
+    return torch.stack((coarse, turns - coarse))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..grouping import AxisSlots, crop, group_axis, windows
 from ..own_precision import own_precision
-from ..position_bias import axis_table
+from ..position_bias import axis_table, has_float64
 from ..queries import Grid, Points, Queries, Raster, gather_pixels, sample_bilinear, tap_offsets
 from ..raster_taps import blend, contract
 
@@ -41,7 +41,7 @@ class GridTables(NamedTuple):
     ) -> "GridTables":  # fmt: skip
         """Tables for queries ``grid`` grouped by ``rows`` and ``cols`` on a map ``q`` (B, C, h, w)."""
         heads, side = proj_weight.shape[0], 2 * radius + 1
-        exact = torch.float32 if q.device.type == "mps" else torch.float64  # costs nothing in tables
+        exact = torch.float64 if has_float64(q.device) else torch.float32  # costs nothing in tables
         wide = torch.promote_types(q.dtype, torch.float32)
         y, x = grid.row_offset.to(exact)[rows.slots], grid.col_offset.to(exact)[cols.slots]
         scale = (q.shape[1] // heads) ** -0.5
