@@ -11,14 +11,14 @@ import contextlib
 import os
 import re
 import stat
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import ModelConfig
 from .errors import ClitZooError, WeightsError, WeightsNotFoundError
+from .files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,9 +171,11 @@ def write_model_folder(
                 f"{folder} already holds {', '.join(there)}; choose another folder or ask to overwrite."
             )
         new = not there
-        _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-        _write_whole(folder / CARD_FILE, lambda path: path.write_bytes(card))
-        _write_whole(folder / CONFIG_FILE, lambda path: path.write_bytes(settings))
+        with replacing(folder / WEIGHTS_FILE) as part:
+            save_file(tensors, part, metadata={"format": "pt"})
+        for name, content in ((CARD_FILE, card), (CONFIG_FILE, settings)):
+            with replacing(folder / name) as part:
+                part.write_bytes(content)
     except OSError as error:
         for name in names if new else ():  # half a model would refuse the next attempt
             with contextlib.suppress(OSError):
@@ -246,15 +248,6 @@ def _encoded(text: str, what: str) -> bytes:
         raise ClitZooError(
             f"{what} cannot be written as UTF-8 (a lone surrogate at character {error.start}); take it out."
         ) from error
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _listed(what: str, names: list[str]) -> str:

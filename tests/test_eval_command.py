@@ -75,6 +75,15 @@ def test_a_table_that_cannot_be_written_is_printed(folder, tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["Set5"]
 
 
+def test_a_table_is_as_private_as_the_umask_says(folder, tmp_path):
+    before = os.umask(0o077)
+    try:
+        call(folder, "-s", "2", "--out", tmp_path / "table.md")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "table.md").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_was_scored_is_printed_when_the_resume_file_cannot_be_written(folder, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.mkdir()

@@ -1,6 +1,7 @@
 """Reading strangers' weights and writing our own."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_round_trip(tmp_path, dtype):
         assert found[name].dtype == dtype and torch.equal(found[name], tensor)
     assert ModelConfig.from_json(folder / "config.json") == CONFIG
     assert (folder / "README.md").read_text() == "# card\n"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_all_files_have_the_permissions_of_new_ones(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~mask}
 
 
 def test_shared_and_strided_tensors(tmp_path):

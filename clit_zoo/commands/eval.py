@@ -1,14 +1,13 @@
 """`clit-zoo eval`: PSNR and SSIM of a model on benchmark folders, beside the paper's figures."""
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import ClitZooError
+from ..files import replacing
 from .loading import load, precision_options
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
@@ -197,18 +196,8 @@ def _check_out(path: Path, overwrite: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ClitZooError(f"{path} cannot be written ({error.strerror or error}).") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from ..errors import ImageError
+from ..files import replacing
 from . import metadata, png, tiff
 from .formats import OutputFormat, check_output, format_of, stored_bits
 from .picture import Picture, bands, to_samples
@@ -29,7 +28,7 @@ def write(
     quality: int | None = None,
     flatten: str | None = None,
 ) -> list[str]:
-    """Write one picture atomically (a temporary file beside it, then os.replace); returns notices.
+    """Write one picture, whole or not at all (see `clit_zoo.files`); returns notices.
 
     format: "png", "jpeg", "webp" or "tiff"; by the path's extension if None.
     quality: 1 to 100, 95 if None, for JPEG and WebP; 100 makes WebP lossless. PNG and TIFF always are.
@@ -57,38 +56,21 @@ def write(
     icc = metadata.fitting_icc(picture.icc, gray)
     kept: dict[str, Any] = {"icc": icc, "exif": exif, "dpi": picture.dpi}
 
-    path = Path(path)
-    partial = _partial(path)
     try:
-        if form.name == "tiff":
-            tiff.write_tiff(partial, samples, **kept)
-        elif samples.dtype == np.uint16:
-            with open(partial, "xb") as file:
-                png.write_png(file, samples, **kept)
-        else:
-            _write_pillow(partial, samples, form, quality or DEFAULT_QUALITY, kept)
-        os.replace(partial, path)
+        with replacing(path) as part:
+            if form.name == "tiff":
+                tiff.write_tiff(part, samples, **kept)
+            elif samples.dtype == np.uint16:
+                with open(part, "wb") as file:
+                    png.write_png(file, samples, **kept)
+            else:
+                _write_pillow(part, samples, form, quality or DEFAULT_QUALITY, kept)
     except (OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(
             f"cannot write {path}: {reason}. Check the folder, its permissions and free space."
         ) from error
-    finally:
-        with suppress(OSError, ValueError):  # a path that cannot be: the reason is on its way already
-            partial.unlink(missing_ok=True)
     return notices
-
-
-def _partial(path: Path) -> Path:
-    """Where `path` is written until it is whole.
-
-    Hidden, so that nobody takes it for a picture; in the same folder, so that replacing is atomic; named
-    after it, so that what a power cut leaves behind can be recognised; and no two writers' alike.
-    """
-    name = path.name.encode(errors="ignore")[:200].decode(
-        errors="ignore"
-    )  # file systems end names at 255 bytes
-    return path.parent / f".{name}.{uuid.uuid4().hex[:12]}.part"
 
 
 def flattened(picture: Picture, background: str) -> Picture:
@@ -125,5 +107,5 @@ def _write_pillow(
     elif form.name == "webp":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}
         options.pop("dpi", None)
-    with open(path, "xb") as file:
+    with open(path, "wb") as file:
         image.save(file, form.name.upper(), **options)

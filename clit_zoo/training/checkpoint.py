@@ -1,9 +1,6 @@
 """A run's whole state in one file, which is there whole or not at all."""
 
-import contextlib
-import os
 import pickle
-import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,10 +9,9 @@ from typing import Any
 import torch
 
 from ..errors import ClitZooError
+from ..files import remove_stale, replacing
 
 FORMAT = "clit_zoo run/1"
-STALE = 3600
-"""Seconds after which a half-written file has no writer any more: writing takes far less."""
 
 # what zipfile and torch raise over files cut short or overwritten
 _DAMAGE = (
@@ -32,19 +28,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         ClitZooError: it cannot be written; the old file is untouched.
     """
-    # of this process alone: two jobs that were given one folder must not write into each other's file
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _remove_stale(path)
-        with open(part, "wb") as file:
+        remove_stale(path.parent, path.name)
+        with replacing(path) as part, open(part, "wb") as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise ClitZooError(f"the checkpoint {path} cannot be written ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ClitZooError(f"the checkpoint {path} cannot be written ({reason})") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -68,11 +58,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ClitZooError(f"{path} is no checkpoint of this version's training: give another folder")
     return state
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove what processes that were killed while writing have left."""
-    for part in path.parent.glob(f".{path.name}.*part"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > STALE:
-                part.unlink()

@@ -1,14 +1,14 @@
 """A run's state small enough to hand from machine to machine: files of at most 16 MiB, 64 MiB in all.
 
-A leg of some minutes on a borrowed machine starts from one and ends with another. Kept are the trained
-weights in float16, their average (in float16, or as an 8-bit difference where that does not fit), the
-optimizer's state in bfloat16 if there is room, and the log. What a resumed run loses by it is rounding, 5e-4
-of a weight at most; without the optimizer's state its first 50 steps ramp the learning rate up.
+For machines that are one's own for minutes at a time (a spot instance, a free notebook) and keep no disk: a
+leg of a run starts from one folder and ends with another. Kept are the trained weights in float16, their
+average (in float16, or as an 8-bit difference where that does not fit), the optimizer's state in bfloat16 if
+there is room, and the log. What a resumed run loses by it is rounding, 5e-4 of a weight at most; without the
+optimizer's state its first 50 steps ramp the learning rate up.
 """
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import ClitZooError
+from ..files import remove_stale, replacing
 from .log import LOG_FILE
 from .loop import Run
 from .optim import LOGICAL, ORDER
@@ -54,6 +55,7 @@ def write_leg(
     }  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder, "state-")
         for name, cut in zip(names, cuts, strict=True):
             _write(folder / name, cut)
         log = run.folder / LOG_FILE
@@ -217,6 +219,5 @@ def _size(tensors: dict[str, Tensor]) -> int:
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_bytes(content)

@@ -1,7 +1,6 @@
 """What a run reports: log.jsonl, and TensorBoard where it is installed."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from ..files import replacing
 
 LOG_FILE = "log.jsonl"
 
@@ -110,6 +111,5 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 def _drop_after(path: Path, step: int) -> None:
     kept = [row for row in read_log(path.parent) if row["step"] <= step]
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from .. import imaging
 from ..errors import ClitZooError, ImageError
+from ..files import remove_stale, replacing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 PIXELS_FILE, INDEX_FILE = "pictures.u8", "pictures.json"
@@ -150,13 +150,11 @@ def _store(cache: Path, key: str, images: list[Tensor], skipped: list[Skipped]) 
     try:
         cache.mkdir(parents=True, exist_ok=True)
         (cache / INDEX_FILE).unlink(missing_ok=True)
-        part = cache / f".{PIXELS_FILE}.{os.getpid()}"
-        with open(part, "wb") as file:
+        remove_stale(cache, PIXELS_FILE)
+        with replacing(cache / PIXELS_FILE) as part, open(part, "wb") as file:
             for image in images:
                 image.numpy().tofile(file)
-        os.replace(part, cache / PIXELS_FILE)
-        part = cache / f".{INDEX_FILE}.{os.getpid()}"
-        part.write_text(json.dumps(index), encoding="utf-8")
-        os.replace(part, cache / INDEX_FILE)
+        with replacing(cache / INDEX_FILE) as part:
+            part.write_text(json.dumps(index), encoding="utf-8")
     except OSError as error:
         raise ClitZooError(f"the cache {cache} cannot be written ({error.strerror or error})") from error

@@ -1,6 +1,7 @@
 """A leg is small, whole or refused, and continues the run but for rounding."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,22 @@ def test_only_the_main_process_copies_the_log(photographs, tmp_path, half, monke
     def refused(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(legs.os, "replace", refused)
+    monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(ClitZooError, match=r"log cannot be copied .*No space left"):
         read_leg(start(photographs, tmp_path / "third"), tmp_path / "leg")
+    assert os.listdir(tmp_path / "third") == []
+
+
+def test_a_leg_that_does_not_fit_leaves_the_one_before(tmp_path, half, monkeypatch):
+    leg = tmp_path / "leg"
+    write_leg(half, leg)
+    before = {path.name: path.read_bytes() for path in leg.iterdir()}
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    half.step += 1
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ClitZooError, match="No space left"):
+        write_leg(half, leg)
+    assert {path.name: path.read_bytes() for path in leg.iterdir()} == before

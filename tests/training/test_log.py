@@ -1,5 +1,6 @@
 """What a run reports."""
 
+import os
 import sys
 
 import numpy as np
@@ -80,6 +81,20 @@ def test_a_full_disk_stops_the_log_only(tmp_path, monkeypatch, capsys):
     warned = capsys.readouterr().err
     assert warned.count("Warning") == 1 and "No space left" in warned and "log.jsonl" in warned
     assert [row["step"] for row in read_log(tmp_path)] == [1, 4]
+
+
+def test_rows_that_cannot_be_dropped_stay_as_they_are(tmp_path, monkeypatch, capsys):
+    log = Log(tmp_path, 0, tensorboard=False)
+    for step in (1, 2):
+        log.row(step, loss=0.5)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    Log(tmp_path, 1, tensorboard=False)
+    assert "No space left" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["log.jsonl"] and [row["step"] for row in read_log(tmp_path)] == [1, 2]
 
 
 def test_tensorboards_errors_end_tensorboard_only(tmp_path, capsys):

@@ -1,13 +1,14 @@
 """Pictures that cannot be used are named and counted; the cache is used only for the same pictures."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from clit_zoo.errors import ImageError
+from clit_zoo.errors import ClitZooError, ImageError
 from clit_zoo.training.photographs import INDEX_FILE, Photographs
 
 
@@ -76,6 +77,20 @@ def test_the_cache_is_used_again_and_only_for_the_same_pictures(mixed, tmp_path,
         file.truncate(1000)
     assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
     assert json.loads((cache / INDEX_FILE).read_text())["shapes"][0] == [100, 120]
+
+
+def test_a_cache_that_does_not_fit_leaves_nothing(mixed, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ClitZooError, match=r"cache cannot be written \(No space left"):
+            Photographs(mixed, 64, cache=cache, progress=False)
+    assert os.listdir(cache) == []
+    assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 2
+    assert sorted(os.listdir(cache)) == [INDEX_FILE, "pictures.u8"]
 
 
 def test_a_link_to_nothing_is_named_and_left_out_with_a_cache_too(mixed, tmp_path):

@@ -135,7 +135,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
     def refused(source, target):
         raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint.os, "replace", refused)  # the whole new file is put in place, or nothing
+    monkeypatch.setattr(os, "replace", refused)  # the whole new file is put in place, or nothing
     with pytest.raises(ClitZooError, match="Permission denied"):
         run.save()
     monkeypatch.undo()
@@ -222,19 +222,20 @@ def test_fewer_steps_than_done_is_done(photographs, tmp_path):
     assert "6 of 6 steps" in (shorter.finish() / "README.md").read_text()
 
 
-def test_two_jobs_on_one_folder_write_two_files(tmp_path, monkeypatch):
-    path, names = tmp_path / "c.pt", []
-    replace = os.replace
-    monkeypatch.setattr(checkpoint.os, "replace", lambda a, b: (names.append(a.name), replace(a, b)))
-    save_checkpoint(path, {"n": 1})
-    monkeypatch.setattr(checkpoint.os, "getpid", lambda: 12345)
+def test_what_killed_jobs_left_is_removed(tmp_path):
+    path = tmp_path / "c.pt"
     old, young = tmp_path / ".c.pt.1.part", tmp_path / ".c.pt.2.part"
     for part in (old, young):
         part.write_bytes(b"half")
     os.utime(old, (0, 0))
     save_checkpoint(path, {"n": 2})
-    assert names[0] != names[1] and load_checkpoint(path)["n"] == 2
+    assert load_checkpoint(path)["n"] == 2
     assert young.exists() and not old.exists()  # killed long ago, and perhaps still writing
+
+
+def test_a_checkpoint_without_a_folder_is_refused_by_name(tmp_path):
+    with pytest.raises(ClitZooError, match=r"nowhere/c\.pt cannot be written \(No such file or directory\)"):
+        save_checkpoint(tmp_path / "nowhere" / "c.pt", {"n": 2})
 
 
 def test_muon_goes_on_in_another_memory_format(photographs, tmp_path):
