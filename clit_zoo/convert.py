@@ -313,11 +313,9 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _name(encoder: dict[str, Any], decoder: dict[str, Any], folder: Path) -> str:
-    unnamed = ModelConfig("unnamed", encoder, decoder)
-    for entry in registry.REGISTRY.values():
-        if (entry.config.encoder, entry.config.decoder) == (unnamed.encoder, unnamed.decoder):
-            return entry.name
-    return re.sub(r"[^A-Za-z0-9._-]+|^[._-]+", "-", folder.resolve().name).strip("-")[:96] or "converted"
+    known = registry.name_of(ModelConfig("unnamed", encoder, decoder))
+    # a name starts with a letter or digit
+    return known or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")[:96] or "converted"
 
 
 def _provenance(path: Path, epoch: Any) -> str:

@@ -20,7 +20,7 @@ BASE = 4.0
 """Largest factor of one cascade stage (Chen et al., CVPR 2023, section 3.4: trained on factors in [1, 4])."""
 
 MAX_SCALE = 1000.0
-"""Beyond this a scale is a typing mistake: a 100-pixel picture would become 10 gigapixels."""
+"""Beyond this a scale is a typing mistake: a picture of 100x100 pixels would become one of 10 gigapixels."""
 
 TIE_STEPS = 2.0**18
 """Positions within half of 1/TIE_STEPS of a pixel from half-way count as half-way."""
@@ -164,9 +164,9 @@ def pixel_centres(n: int, device: torch.device | None = None) -> Tensor:
 
 
 def raster_coords(raster: Raster) -> Tensor:
-    """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's queries, in its order."""
+    """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's queries, in order (float32 on MPS)."""
     h, w = raster.offset.shape[2:4]
-    offset = raster.offset.double()
+    offset = raster.offset.float() if raster.offset.device.type == "mps" else raster.offset.double()
     y = (2 * (torch.arange(h, device=offset.device).view(h, 1) + offset[..., 0]) + 1) / h - 1
     x = (2 * (torch.arange(w, device=offset.device) + offset[..., 1]) + 1) / w - 1
     return torch.stack((y, x), -1).flatten(1, 3)

@@ -41,8 +41,7 @@ def load(
     do): the weights must have exactly the tensors of its state dict.
 
     Returns the configuration, the tensors (CPU, in their stored type), where they came from, and the model
-    card if there is one beside them. Raises what
-    `resolve` raises, ConfigError and WeightsError.
+    card if there is one beside them. Raises what `resolve` raises, ConfigError and WeightsError.
     """
     files = resolve(
         name_or_path,

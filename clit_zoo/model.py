@@ -75,7 +75,7 @@ class SuperResolver(nn.Module):
             progress: called with the share of the decoding done, in (0, 1].
 
         Returns:
-            (B, 3, H, W) in about [0, 1], not clamped.
+            (B, 3, H, W) float32 (float64 for a float64 model) in about [0, 1], not clamped.
 
         Raises:
             ImageError: ``image`` is not of that shape.
@@ -83,14 +83,14 @@ class SuperResolver(nn.Module):
         """
         h, w = self._check(image)
         size = geometry.output_size(h, w, size=size)
-        x = self._normalise(image)
-        out = self.decoder(self.encoder(x), x, size, backend=self.backend, progress=progress)
+        x, feature = self.features(image)
+        out = self.decoder(feature, x, size, backend=self.backend, progress=progress)
         return out * 0.5 + 0.5 if out.requires_grad else out.mul_(0.5).add_(0.5)  # spares two outputs' memory
 
     def query(
         self, image: Tensor, coords: Tensor, cell: Tensor, *, sizes: Sequence[Size] | None = None
     ) -> Tensor:
-        """Colours at any positions of a batch.
+        """Colours at any positions of a batch. Positions are constants: no gradient reaches them.
 
         Args:
             image: (B, 3, h, w) in [0, 1].
@@ -101,30 +101,17 @@ class SuperResolver(nn.Module):
                 under torch.compile(fullgraph=True) or torch.export, which cannot read a tensor's values.
 
         Returns:
-            (B, N, 3), not clamped.
+            (B, N, 3) float32 (float64 for a float64 model), not clamped.
 
         Raises:
             ImageError: a tensor's shape or type does not fit.
             ScaleError: the images' cells ask for different plans or are not positive; ``sizes`` do not fit.
         """
         h, w = self._check(image)
-        batch = image.shape[0]
-        if coords.dim() != 3 or coords.shape[0] != batch or coords.shape[2] != 2:
-            raise ImageError(
-                f"coords must be ({batch}, N, 2), one list for each image; got {tuple(coords.shape)}"
-            )
-        if tuple(cell.shape) != (batch, 2):
-            raise ImageError(f"cell must be ({batch}, 2), one pair for each image; got {tuple(cell.shape)}")
-        if not (coords.is_floating_point() and cell.is_floating_point()):
-            raise ImageError(f"coords and cell must be floats; got {coords.dtype} and {cell.dtype}")
-        plan = list(sizes) if sizes is not None else self._plan(h, w, cell)
-        if not 1 <= len(plan) <= self.decoder.stages or tuple(plan[0]) != (h, w):
-            raise ScaleError(
-                f"sizes must name the maps of 1 to {self.decoder.stages} stages, the first ({h}, {w}); "
-                f"got {plan}"
-            )
-        x = self._normalise(image)
-        return self.decoder.query(self.encoder(x), x, coords, cell, plan, backend=self.backend) * 0.5 + 0.5
+        coords, cell = self._checked_positions(image, coords, cell)
+        plan = self._checked_plan(sizes, h, w) if sizes is not None else self._plan(h, w, cell)
+        x, feature = self.features(image)
+        return self.decoder.query(feature, x, coords, cell, plan, backend=self.backend) * 0.5 + 0.5
 
     def query_raster(
         self, image: Tensor, raster: geometry.Raster, cell: Tensor, sizes: Sequence[Size]
@@ -139,13 +126,20 @@ class SuperResolver(nn.Module):
 
         Returns:
             (B, M * h * w, 3) in the raster's order.
+
+        Raises:
+            ImageError, ScaleError: as ``query``.
         """
-        self._check(image)
-        x = self._normalise(image)
-        coords = geometry.raster_coords(raster)
-        out = self.decoder.query(
-            self.encoder(x), x, coords, cell, list(sizes), raster=raster, backend=self.backend
-        )
+        h, w = self._check(image)
+        offset = raster.offset
+        if offset.dim() != 5 or (offset.shape[0], *offset.shape[2:]) != (image.shape[0], h, w, 2):
+            raise ImageError(
+                f"a raster's offsets must be ({image.shape[0]}, M, {h}, {w}, 2); got {tuple(offset.shape)}"
+            )
+        coords, cell = self._checked_positions(image, geometry.raster_coords(raster), cell)
+        plan = self._checked_plan(sizes, h, w)
+        x, feature = self.features(image)
+        out = self.decoder.query(feature, x, coords, cell, plan, raster=raster, backend=self.backend)
         return out * 0.5 + 0.5
 
     def query_blocks(
@@ -162,13 +156,35 @@ class SuperResolver(nn.Module):
 
         Returns:
             (B, n * Q, 3), not clamped.
+
+        Raises:
+            ImageError, ScaleError: as ``query``.
         """
-        self._check(image)
-        x = self._normalise(image)
-        out = self.decoder.query_blocks(
-            self.encoder(x), x, coords, cell, list(sizes), span, backend=self.backend
-        )
+        h, w = self._check(image)
+        if coords.dim() != 4:
+            raise ImageError(f"coords must be ({image.shape[0]}, n, Q, 2); got {tuple(coords.shape)}")
+        flat, cell = self._checked_positions(image, coords.flatten(1, 2), cell)
+        plan = self._checked_plan(sizes, h, w)
+        x, feature = self.features(image)
+        by_block = flat.unflatten(1, coords.shape[1:3])
+        out = self.decoder.query_blocks(feature, x, by_block, cell, plan, span, backend=self.backend)
         return out * 0.5 + 0.5
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as the decoder takes it.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1].
+
+        Returns:
+            The image in [-1, 1], (B, 3, h, w), float32 at least: the decoder adds it to its result, which
+            would else have the 8 or 11 bits of a half-precision model's weights. And the encoder's map of it,
+            (B, channels, h, w), in the weights' dtype.
+        """
+        x = ((image - 0.5) / 0.5).to(torch.promote_types(self.dtype, torch.float32))
+        # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
+        x = x.contiguous(memory_format=torch.channels_last)
+        return x, self.encoder(x.to(self.dtype))
 
     def upscale(
         self,
@@ -181,9 +197,9 @@ class SuperResolver(nn.Module):
         """A picture, enlarged.
 
         Args:
-            image: a path, PIL image, NumPy array (h, w), (h, w, 1-4) or (B, h, w, 1-4), or tensor (1-4, h, w)
-                or (B, 1-4, h, w); arrays and tensors hold uint8, uint16 or floats in [0, 1]. Gray stays gray;
-                alpha is enlarged bicubically.
+            image: a path, PIL image, NumPy array (h, w), (h, w, 1-4) or (B, h, w, 1-4), or tensor (h, w),
+                (1-4, h, w) or (B, 1-4, h, w); arrays and tensors hold uint8, uint16 or floats in [0, 1]. Gray
+                stays gray; alpha is enlarged bicubically.
             scale: any real number from 1, or a pair (sy, sx) of them.
             size: the output's (H, W), instead of a scale.
             progress: called with the share of the decoding done, in (0, 1].
@@ -219,7 +235,7 @@ class SuperResolver(nn.Module):
         return write_model_folder(folder, self.config, self.state_dict(), text, overwrite=overwrite)
 
     def push_to_hub(
-        self, repo_id: str, *, private: bool = False, token: str | None = None, card: str | None = None
+        self, repo_id: str, *, private: bool = False, token: str | bool | None = None, card: str | None = None
     ) -> str:
         """Upload the model to the Hugging Face Hub, making the repository if need be; returns its URL.
 
@@ -259,11 +275,31 @@ class SuperResolver(nn.Module):
             )
         return list(plans.pop())
 
-    def _normalise(self, image: Tensor) -> Tensor:
-        x = (image - 0.5) / 0.5
-        x = x.to(self.dtype)
-        # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
-        return x.contiguous(memory_format=torch.channels_last)
+    def _checked_plan(self, sizes: Sequence[Size], h: int, w: int) -> list[Size]:
+        plan = list(sizes)
+        for size in plan:
+            whole = isinstance(size, Sequence) and all(isinstance(n, int | torch.SymInt) for n in size)
+            if not whole or len(size) != 2 or min(size) < 1:
+                raise ScaleError(f"a map's size is a pair of whole numbers from 1; got {size!r}")
+        if not 1 <= len(plan) <= self.decoder.stages or tuple(plan[0]) != (h, w):
+            raise ScaleError(
+                f"sizes must name the maps of 1 to {self.decoder.stages} stages, the first ({h}, {w}); "
+                f"got {plan}"
+            )
+        return plan
+
+    @staticmethod
+    def _checked_positions(image: Tensor, coords: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        batch = image.shape[0]
+        if coords.dim() != 3 or coords.shape[0] != batch or coords.shape[2] != 2:
+            raise ImageError(
+                f"coords must be ({batch}, N, 2), one list for each image; got {tuple(coords.shape)}"
+            )
+        if tuple(cell.shape) != (batch, 2):
+            raise ImageError(f"cell must be ({batch}, 2), one pair for each image; got {tuple(cell.shape)}")
+        if not (coords.is_floating_point() and cell.is_floating_point()):
+            raise ImageError(f"coords and cell must be floats; got {coords.dtype} and {cell.dtype}")
+        return coords.detach(), cell.detach()
 
     @staticmethod
     def _check(image: Tensor) -> Size:

@@ -57,7 +57,7 @@ def _decode_stage(
     gain: float,
     backend: str,
 ) -> Tensor:
-    return _run(tensors, kind, where, cell, previous, base, heads, radius, gain, backend).clone()
+    return _run(tensors, kind, where, cell, previous, base, heads, radius, gain, backend)
 
 
 def _run(

@@ -97,6 +97,14 @@ def get(name: str) -> Entry:
     )
 
 
+def name_of(config: ModelConfig) -> str | None:
+    """The registered model that has these settings, whatever ``config`` calls itself."""
+    for name, entry in REGISTRY.items():
+        if (entry.config.encoder, entry.config.decoder) == (config.encoder, config.decoder):
+            return name
+    return None
+
+
 def status(name: str) -> Status:
     """Where the weights of a registered model are today."""
     entry = get(name)

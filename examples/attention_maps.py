@@ -18,7 +18,6 @@ from torch import Tensor
 
 import clit_zoo
 from clit_zoo import geometry, imaging
-from clit_zoo.decoders.clit import CLIT
 
 SHOWN = 4.0
 SUFFIXES = (".png", ".jpg", ".pdf", ".svg", ".webp")
@@ -72,8 +71,6 @@ def main(argv: list[str] | None = None) -> None:
 
     model = clit_zoo.from_pretrained(args.model, device="cpu", dtype="float32")
     decoder = model.decoder
-    if not isinstance(decoder, CLIT):
-        raise clit_zoo.ClitZooError(f"{args.model} has no attention to show: its decoder is another one")
     image = imaging.read(args.picture).color
     h, w = image.shape[-2:]
     points = [(x, y) for x, y in args.point] if args.point else strongest_edges(image, 3)
@@ -86,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     centres = torch.tensor([[(y + 0.5, x + 0.5) for x, y in points]], dtype=torch.float64)
     coords = 2 * centres / torch.tensor((h, w)) - 1
     with torch.inference_mode():
-        stages = decoder.attention(model.encoder(image * 2 - 1), coords, sizes)
+        stages = decoder.attention(model.features(image)[1], coords, sizes)
         # more pixels than this the figure does not show
         large = model.enlarge(image, geometry.output_size(h, w, min(args.scale, SHOWN)))
 

@@ -24,7 +24,7 @@ def methods(names: list[str]) -> Iterator[Runner]:
     """The models, and the first stages of cascades."""
     for name in names:
         model = clit_zoo.from_pretrained(name, dtype="float32")
-        stages = model.config.decoder.get("stages", 1)
+        stages = model.decoder.stages
         for count in range(1, stages):
             yield model_runner(first_stages(model, count), f"{name}, {count} of {stages} stages")
         yield model_runner(model, name if stages == 1 else f"{name}, all {stages} stages")

@@ -166,6 +166,13 @@ def test_name(tmp_path):
         convert(checkpoint(), tmp_path, name="../mine", overwrite=True)
 
 
+@pytest.mark.parametrize(("folder", "name"), [("模型.v1", "v1"), (".-_", "converted"), ("a b", "a-b")])
+def test_a_folder_gives_the_name(tmp_path, folder, name):
+    torch.save(checkpoint(), tmp_path / "a.pth")
+    written = convert_checkpoint(tmp_path / "a.pth", tmp_path / folder)
+    assert ModelConfig.from_json(written / "config.json").name == name
+
+
 def test_a_registered_models_settings_give_its_name(tmp_path):
     # edsr-light-lit: the smallest registered model
     wide = ["head.0", *(f"body.{i}.body.{j}" for i in range(12) for j in (0, 2)), "body.12"]

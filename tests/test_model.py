@@ -52,6 +52,42 @@ def test_queries_refused(model, image, changes, error, words):
         model.query(image, **given | changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sizes": []}, r"1 to 2 stages, the first \(6, 5\); got \[\]"),
+        ({"sizes": [(5, 5)]}, r"the first \(6, 5\)"),
+        ({"sizes": [(6, 5), (24, 20), (96, 80)]}, "1 to 2 stages"),
+        ({"sizes": [(6, 5), (24, 0)]}, r"pair of whole numbers from 1; got \(24, 0\)"),
+        ({"sizes": [(6, 5), (24.0, 20.0)]}, "pair of whole numbers"),
+        ({"sizes": [6, 5]}, "pair of whole numbers from 1; got 6"),
+        ({"cell": torch.full((1, 2), 0.1)}, r"cell must be \(2, 2\)"),
+        ({"coords": torch.zeros(2, 4, 2)}, r"coords must be \(2, n, Q, 2\)"),
+        ({"coords": torch.zeros(1, 3, 4, 2)}, r"coords must be \(2, N, 2\)"),
+        ({"raster": Raster(torch.zeros(2, 1, 5, 5, 2))}, r"offsets must be \(2, M, 6, 5, 2\)"),
+        ({"raster": Raster(torch.zeros(1, 1, 6, 5, 2))}, r"offsets must be \(2, M, 6, 5, 2\)"),
+    ],
+)
+def test_rasters_and_blocks_refused(model, image, changes, words):
+    """They check what ``query`` checks: a wrong map size would give wrong colours, not an error."""
+    given = {"cell": torch.full((2, 2), 0.1), "sizes": [(6, 5), (24, 20)]}
+    calls = {
+        "coords": lambda g: model.query_blocks(image, span=0.1, **{"coords": torch.zeros(2, 3, 4, 2)} | g),
+        "raster": lambda g: model.query_raster(image, **{"raster": Raster(torch.zeros(2, 1, 6, 5, 2))} | g),
+    }
+    for kind, call in calls.items():
+        if not changes.keys() & (calls.keys() - {kind}):
+            with pytest.raises((ImageError, ScaleError), match=words):
+                call(given | changes)
+
+
+def test_positions_are_constants(model, image):
+    coords = (torch.rand(2, 9, 2) * 2 - 1).requires_grad_()
+    cell = torch.full((2, 2), 0.1, requires_grad=True)
+    model.query(image, coords, cell, sizes=[(6, 5)]).sum().backward()
+    assert coords.grad is None and cell.grad is None
+
+
 @torch.no_grad()
 def test_enlarge_clamps(model, image):
     image = image * 3 - 1
@@ -122,11 +158,28 @@ def test_autocast(model, image, dtype):
     assert not torch.equal(out.float(), exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_half_precision_weights(model, image):
+def test_half_precision_weights(model, image, dtype):
+    """Only the residual that the network adds to the bilinear picture is rounded, not the picture."""
     exact = model(image, (13, 17))
-    out = model.to(torch.bfloat16).enlarge(image, (13, 17))
-    assert out.dtype == torch.float32 and (out - exact.clamp(0, 1)).abs().max() < 0.03
+    residual = exact - torch.nn.functional.interpolate(image, (13, 17), mode="bilinear")
+    half = model.to(dtype)
+    coords = torch.rand(2, 9, 2) * 2 - 1
+    assert half.query(image, coords, torch.full((2, 2), 0.1)).dtype == torch.float32
+    out = half(image, (13, 17))
+    assert out.dtype == torch.float32
+    # five roundings' worth of the largest residual
+    assert (out - exact).abs().max() < 5 * torch.finfo(dtype).eps * residual.abs().max()
+
+
+@torch.no_grad()
+def test_half_precision_weights_keep_16_bits(model):
+    ramp = torch.linspace(0.5, 1, 4096).expand(1, 3, 4, 4096)
+    for weight in model.decoder.imnets[0].layers[-1].parameters():
+        weight.zero_()
+    out = model.to(torch.bfloat16)(ramp, (4, 8192))
+    assert len(torch.unique((out * 65535).round())) > 8000
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -11,7 +11,7 @@ import click
 
 from .. import hub, registry
 from ..config import ModelConfig
-from ..errors import WeightsNotFoundError
+from ..errors import HubError, WeightsNotFoundError
 from ..model_folder import CARD_FILE, ModelFiles
 
 
@@ -50,7 +50,7 @@ def _facts(name: str) -> dict[str, Any]:
             files = hub.resolve(name, local_files_only=True)
         except WeightsNotFoundError as error:
             reason = str(error)
-        except Exception:  # published, but not downloaded yet
+        except HubError:  # published, but not downloaded yet
             reason = f"on the Hub in {registry.get(name).repo_id}; downloaded on first use"
     else:
         files = hub.resolve(name)

@@ -7,7 +7,7 @@ resampled to the plan's size (``geometry.plan``); every stage is queried at the 
     R = MLP_1,  R <- MLP_i + 0.75 R,  output = R + bilinear(input)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -123,7 +123,7 @@ class CLIT(nn.Module):
                 ends = (geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1))
                 top, (q, k, v) = stage_map.rows(*ends)
                 found = decode_stage(
-                    q, k, v, grid.rows(start, stop).shifted(top), self._stage(i), cells[i],
+                    q, k, v, grid.rows(start, stop).shifted(top), self.stage_weights(i), cells[i],
                     previous=found, gain=GAIN, base=skips[i], backend=backend,
                 )  # fmt: skip
                 del q, k, v  # or the map could not let go of them for the next band
@@ -166,7 +166,7 @@ class CLIT(nn.Module):
                 queries = raster
             q, k, v = self._maps(i, base, stage_size)
             found = decode_stage(
-                q, k, v, queries, self._stage(i), _scaled(cell, stage_size),
+                q, k, v, queries, self.stage_weights(i), _scaled(cell, stage_size),
                 previous=found, gain=GAIN, base=skip, backend=backend,
             )  # fmt: skip
         assert found is not None
@@ -200,7 +200,7 @@ class CLIT(nn.Module):
         found: Tensor | None = None
         for i, (stage_size, skip) in enumerate(zip(sizes, _last(bilinear, len(sizes)), strict=True)):
             points, cells = geometry.points(flat, stage_size), _scaled(cell, stage_size)
-            stage = self._stage(i)
+            stage = self.stage_weights(i)
             if stage_size == tuple(feature.shape[-2:]):
                 q, k, v = self._maps(i, base, stage_size)
                 found = decode_stage(
@@ -246,17 +246,8 @@ class CLIT(nn.Module):
             maps.append(weights.reshape(*coords.shape[:2], self.heads, side, side))
         return maps
 
-    def _maps(self, i: int, base: Tensor, size: Size) -> tuple[Tensor, ...]:
-        """Stage i's whole q, k and v maps."""
-        return BandedMap(base, size, self.radius, *self._projection(i)).rows(0, size[0] - 1)[1]
-
-    def _projection(self, i: int) -> tuple[Tensor, Tensor]:
-        """Stage i's three convolutions as one: weight (3C, C, 3, 3) and bias (3C,), for q, k, v."""
-        convs = [cast(nn.Conv2d, stages[i]) for stages in (self.conv_qs, self.conv_ks, self.conv_vs)]
-        biases = [cast(Tensor, conv.bias) for conv in convs]
-        return torch.cat([conv.weight for conv in convs]), torch.cat(biases)
-
-    def _stage(self, i: int) -> StageWeights:
+    def stage_weights(self, i: int) -> StageWeights:
+        """Stage i's weights as ``clit_kernels`` takes them."""
         mlp = self.imnets[i]
         assert isinstance(mlp, MLP)
         linears, proj = mlp.linears(), self.pb_encoder.proj
@@ -268,6 +259,34 @@ class CLIT(nn.Module):
             self.heads,
             self.radius,
         )
+
+    def stage_parameters(self, first: int) -> Iterator[nn.Parameter]:
+        """The parameters of the stages from number ``first`` on, counted from 0, without what all share."""
+        for stages in self._per_stage():
+            for module in stages[first:]:
+                yield from module.parameters()
+
+    @torch.no_grad()
+    def copy_stage(self, source: int, target: int, *, output: float = 1.0) -> None:
+        """Overwrite a stage's weights with another's, those of the MLP's last layer times ``output``."""
+        for stages in self._per_stage():
+            stages[target].load_state_dict(stages[source].state_dict())
+        mlp = cast(MLP, self.imnets[target])
+        for p in mlp.linears()[-1].parameters():
+            p.mul_(output)
+
+    def _per_stage(self) -> tuple[nn.ModuleList, ...]:
+        return self.conv_qs, self.conv_ks, self.conv_vs, self.imnets
+
+    def _maps(self, i: int, base: Tensor, size: Size) -> tuple[Tensor, ...]:
+        """Stage i's whole q, k and v maps."""
+        return BandedMap(base, size, self.radius, *self._projection(i)).rows(0, size[0] - 1)[1]
+
+    def _projection(self, i: int) -> tuple[Tensor, Tensor]:
+        """Stage i's three convolutions as one: weight (3C, C, 3, 3) and bias (3C,), for q, k, v."""
+        convs = [cast(nn.Conv2d, stages[i]) for stages in (self.conv_qs, self.conv_ks, self.conv_vs)]
+        biases = [cast(Tensor, conv.bias) for conv in convs]
+        return torch.cat([conv.weight for conv in convs]), torch.cat(biases)
 
 
 def _scaled(cell: Tensor, size: Size) -> Tensor:

@@ -4,14 +4,11 @@ To add one, write its class (see `edsr.py`: keyword settings, `out_channels`, a 
 and give it a row in `ENCODERS` here and one in `settings.py`, which bounds what a config.json may ask for.
 """
 
-import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError
 from .edsr import EDSR
 from .rdn import RDN
 from .swinir import SwinIR
@@ -32,21 +29,6 @@ def build_encoder(name: str, **settings: Any) -> nn.Module:
 
     Args:
         name: a key of `ENCODERS`.
-        settings: arguments of that encoder; those left out keep the paper's value.
-
-    Raises:
-        ConfigError: for an unknown encoder or setting; the message gives the nearest known ones.
+        settings: arguments of that encoder; those left out keep the paper's value. `ModelConfig` checks both.
     """
-    if name not in ENCODERS:
-        raise ConfigError(f"unknown encoder {name!r}{_hint(name, ENCODERS)}")
-    known = inspect.signature(ENCODERS[name]).parameters
-    for setting in settings:
-        if setting not in known:
-            raise ConfigError(f"encoder {name!r} has no setting {setting!r}{_hint(setting, known)}")
     return ENCODERS[name](**settings)
-
-
-def _hint(word: str, known: Any) -> str:
-    near = get_close_matches(str(word), known, n=3, cutoff=0.5)
-    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return f": {guess}Known: {', '.join(known)}"

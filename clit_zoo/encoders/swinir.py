@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-
 # Stochastic depth of the last block while training; it grows linearly from 0 at the first. SwinIR's default.
 DROP_PATH = 0.1
 
@@ -40,12 +38,6 @@ class SwinIR(nn.Module):
         out_channels: int = 64,
     ):
         super().__init__()
-        if len(depths) != len(heads):
-            raise ConfigError(
-                f"swinir needs one entry of heads per entry of depths, not {len(heads)} and {len(depths)}"
-            )
-        if any(channels % n for n in heads):
-            raise ConfigError(f"swinir needs heads that divide its {channels} channels, not {list(heads)}")
         self.out_channels = out_channels
         self.window = window
         rates = (DROP_PATH * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
@@ -53,7 +45,7 @@ class SwinIR(nn.Module):
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
         self.layers = nn.ModuleList(
             ResidualGroup(channels, n, window, mlp_ratio, list(islice(rates, depth)))
-            for n, depth in zip(heads, depths)
+            for n, depth in zip(heads, depths, strict=True)
         )
         self.norm = nn.LayerNorm(channels)
         self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)

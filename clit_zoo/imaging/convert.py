@@ -29,8 +29,8 @@ from .picture import (
 from .pil import from_pil, to_pil
 
 KINDS = (
-    "a path, a PIL image, a NumPy array (h, w), (h, w, 1–4) or (B, h, w, 1–4), or a tensor (1–4, h, w) or "
-    "(B, 1–4, h, w); arrays and tensors of uint8, uint16 or floats in [0, 1]"
+    "a path, a PIL image, a NumPy array (h, w), (h, w, 1–4) or (B, h, w, 1–4), or a tensor (h, w), (1–4, h, "
+    "w) or (B, 1–4, h, w); arrays and tensors of uint8, uint16 or floats in [0, 1]"
 )
 
 
@@ -71,7 +71,7 @@ def encode(picture: Picture) -> Any:
     if kind == "picture":
         return picture
     image, notices = to_pil(picture)
-    _warn(notices)
+    _warn(notices, 5)
     return image
 
 
@@ -85,7 +85,7 @@ def enlarge(
     run: (B, 3, h, w) float32 in [0, 1] and (H, W) -> (B, 3, H, W), on any device. Notices become warnings.
     """
     picture = decode(image)
-    _warn(picture.notices)
+    _warn(picture.notices, 4)
     size = target(picture.height, picture.width)
     return encode(enlarge_picture(picture, size, run))
 
@@ -173,6 +173,7 @@ def _to_tensor(picture: Picture) -> Tensor:
     return planes
 
 
-def _warn(notices: list[str] | tuple[str, ...]) -> None:
+def _warn(notices: list[str] | tuple[str, ...], stacklevel: int) -> None:
+    """Warn where ``SuperResolver.upscale`` was called."""
     for notice in notices:
-        warnings.warn(notice, stacklevel=4)
+        warnings.warn(notice, stacklevel=stacklevel)

@@ -98,7 +98,7 @@ class Run:
         _training_mode(self.model)
         if recipe.compile:  # the encoder's shapes never change; the decoder's time is in few large operations
             self.model.encoder.compile()
-        self.drawing = recipe.draw(int(model.config.decoder.get("stages", 1)))
+        self.drawing = recipe.draw(model.decoder.stages)
         self.processes.share(self.model.parameters())
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.model, recipe.lr)
         self.average = Average(self.model, recipe.ema)

@@ -1,6 +1,5 @@
 """How a model is trained: every setting that changes the weights that come out."""
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -111,10 +110,10 @@ class Recipe:
         """Take ``requires_grad`` from the parameters that are not trained."""
         if self.freeze_encoder or self.freeze_stages:
             model.encoder.requires_grad_(False)
-        for name, p in model.decoder.named_parameters():
-            stage = re.match(r"(?:imnets|conv_[qkv]s)\.(\d+)\.", name)
-            if self.freeze_stages and (stage is None or int(stage[1]) < self.freeze_stages):
-                p.requires_grad_(False)
+        if self.freeze_stages:
+            model.decoder.requires_grad_(False)
+            for p in model.decoder.stage_parameters(self.freeze_stages):
+                p.requires_grad_(True)
 
     def share_of(self, rank: int, count: int) -> list[range]:
         """The samples of one of ``count`` processes, in the parts that it computes one after the other.

@@ -1,14 +1,13 @@
 """The model a run starts from: loaded or new, as it is or with more stages."""
 
 import os
-import re
 from pathlib import Path
 
 import torch
 
 from .. import registry
 from ..config import ModelConfig
-from ..decoders.clit import CLIT, GAIN
+from ..decoders.clit import GAIN
 from ..errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
 from ..model import SuperResolver
 from ..model_folder import CONFIG_FILE
@@ -51,7 +50,7 @@ def starting_model(
             raise WeightsNotFoundError(f"{error} To train it from random weights: --from-scratch.") from error
     if stages is not None:
         model = with_stages(model, stages, new_stages)
-    config = model.config.with_overrides(name=name or _registered_name(model.config))
+    config = model.config.with_overrides(name=name or registry.name_of(model.config) or model.config.name)
     model.config = config
     return model
 
@@ -68,32 +67,21 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
             times 1 - 0.75, as it predicts all of R; a later stage's as it is, as it adds what is missing.
 
     Raises:
-        ConfigError: the model has more stages already, or another kind of decoder.
+        ConfigError: the model has more stages already.
     """
-    decoder = model.decoder
-    if not isinstance(decoder, CLIT):
-        raise ConfigError(
-            f"{model.config.name} has a {model.config.decoder['name']} decoder: it has no stages."
-        )
     if new_stages not in NEW_STAGES:
         raise ConfigError(f"new stages {new_stages!r} is none of {', '.join(NEW_STAGES)}.")
-    have = decoder.stages
+    have = model.decoder.stages
     if stages < have:
         raise ConfigError(f"{model.config.name} has {have} stages already; {stages} would drop trained ones.")
     if stages == have:
         return model
     longer = SuperResolver(model.config.with_overrides(decoder={"stages": stages}), backend=model.backend)
-    state = {**longer.state_dict(), **model.state_dict()}
+    longer.load_state_dict({**longer.state_dict(), **model.state_dict()})
     if new_stages == "copy":
-        last = re.compile(rf"(decoder\.\w+)\.{have - 1}\.(.+)")
-        output = f"layers.{2 * len(model.config.decoder['hidden_dims'])}."
-        for name, tensor in model.state_dict().items():
-            if match := last.fullmatch(name):
-                share = 1 - GAIN if have == 1 and match[2].startswith(output) else 1.0
-                for i in range(have, stages):
-                    state[f"{match[1]}.{i}.{match[2]}"] = tensor * share
-    longer.load_state_dict(state)
-    return longer
+        for i in range(have, stages):
+            longer.decoder.copy_stage(have - 1, i, output=1 - GAIN if have == 1 else 1.0)
+    return longer.to(model.device, model.dtype).train(model.training)
 
 
 def first_stages(model: SuperResolver, stages: int) -> SuperResolver:
@@ -104,9 +92,9 @@ def first_stages(model: SuperResolver, stages: int) -> SuperResolver:
         stages: how many to keep, from 1.
 
     Raises:
-        ConfigError: the model has fewer, or another kind of decoder.
+        ConfigError: the model has fewer.
     """
-    have = model.config.decoder.get("stages", 0)
+    have = model.decoder.stages
     if not 1 <= stages <= have:
         raise ConfigError(f"{model.config.name} has {have} stages, and {stages} of them cannot be kept.")
     shorter = SuperResolver(model.config.with_overrides(decoder={"stages": stages}), backend=model.backend)
@@ -124,10 +112,3 @@ def _config_of(source: str | os.PathLike[str]) -> ModelConfig:
     if os.path.exists(text):
         raise ModelNotFoundError(f"{text} holds no {CONFIG_FILE}: name a registered model.")
     return registry.get(text).config  # raises, with the names that are close
-
-
-def _registered_name(config: ModelConfig) -> str:
-    for name, entry in registry.REGISTRY.items():
-        if (entry.config.encoder, entry.config.decoder) == (config.encoder, config.decoder):
-            return name
-    return config.name

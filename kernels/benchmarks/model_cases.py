@@ -41,9 +41,8 @@ def decoder_inputs(
     The image that the decoder adds to its residual is gray (0): it would hide the residual's error.
     """
     model = load(name, device, dtype)
-    x = model._normalise(picture(*size, device))
     with torch.no_grad():
-        feature = model.encoder(x)
+        x, feature = model.features(picture(*size, device))
     return {"decoder": model.decoder, "feature": feature, "image": torch.zeros_like(x), "size": output}
 
 

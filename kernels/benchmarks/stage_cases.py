@@ -60,7 +60,7 @@ def stage_weights(model: str, device: torch.device, dtype: torch.dtype) -> Stage
     torch.manual_seed(0)
     settings = dict(registry.get(model).config.decoder)
     decoder: Any = build_decoder(settings.pop("name"), counts.ENCODED, **settings)
-    stage: StageWeights = decoder.to(device, dtype).requires_grad_(False)._stage(0)
+    stage: StageWeights = decoder.to(device, dtype).requires_grad_(False).stage_weights(0)
     return stage
 
 

@@ -40,6 +40,13 @@ def test_info_of_a_registered_model_without_weights(run, monkeypatch):
     assert "37,663,441" in text and "growth 64" in text and "clit-zoo convert" in text
 
 
+def test_info_of_a_file_that_has_a_models_name(run, tmp_path, monkeypatch):
+    (tmp_path / "rdn-clit").touch()
+    monkeypatch.chdir(tmp_path)
+    result = run("info", "rdn-clit")
+    assert result.code == 1 and "rdn-clit is a file" in result.err and not result.out
+
+
 def test_info_of_a_folder(run, tiny_model):
     facts = json.loads(run("info", tiny_model, "--json").out)
     assert facts["name"] == "tiny-lit" and facts["weights_bytes"] > 1000

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from clit_zoo import geometry
 from clit_zoo.decoders import build_decoder
-from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Raster
 
 BANDS = sys.modules["clit_zoo.decoders.bands"]
@@ -168,8 +167,3 @@ def test_a_map_by_rows_is_the_whole_map():
             for part, expected in zip(parts, whole, strict=True):
                 torch.testing.assert_close(part, expected[:, :, top:bottom], rtol=1e-4, atol=1e-5)
             assert parts[0].untyped_storage().nbytes() == 3 * parts[0].numel() * 4
-
-
-def test_unknown_decoder():
-    with pytest.raises(ConfigError, match="decoder 'lte' is unknown; take one of clit"):
-        build_decoder("lte", 64)

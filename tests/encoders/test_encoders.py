@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from clit_zoo import settings
 from clit_zoo.encoders import ENCODERS, build_encoder
-from clit_zoo.errors import ConfigError
 
 SMALL = {
     "edsr": {"channels": 8, "blocks": 2},
@@ -160,13 +159,6 @@ def test_the_settings_table_describes_the_encoders():
     for name, part in settings.ENCODERS.items():
         defaults = {p.name: p.default for p in inspect.signature(ENCODERS[name]).parameters.values()}
         assert {key: setting.default for key, setting in part.settings.items()} == defaults
-
-
-def test_unknown_names_get_the_nearest():
-    with pytest.raises(ConfigError, match=r"'esdr'.*mean 'edsr'.*edsr, rdn, swinir"):
-        build_encoder("esdr")
-    with pytest.raises(ConfigError, match=r"'edsr' has no setting 'chanels'.*mean 'channels'.*blocks"):
-        build_encoder("edsr", chanels=3)
 
 
 def test_timm_is_imported_for_swinir_only():

@@ -7,7 +7,6 @@ import torch
 
 from clit_zoo.encoders import build_encoder
 from clit_zoo.encoders.swinir import DROP_PATH, reflect_to_multiple, shift_masks, windowed_attention
-from clit_zoo.errors import ConfigError
 
 
 @pytest.fixture
@@ -88,10 +87,3 @@ def test_stochastic_depth_grows_to_the_last_block(encoder):
     blocks = [block for group in encoder.layers for block in group.residual_group["blocks"]]
     rates = [getattr(block.drop_path1, "drop_prob", 0) for block in blocks]
     assert rates == pytest.approx([0, DROP_PATH / 3, DROP_PATH * 2 / 3, DROP_PATH])
-
-
-def test_settings_that_do_not_fit():
-    with pytest.raises(ConfigError, match="1 and 2"):
-        build_encoder("swinir", depths=[2, 2], heads=[2])
-    with pytest.raises(ConfigError, match=r"divide its 12 channels.*5"):
-        build_encoder("swinir", channels=12, depths=[2], heads=[5])

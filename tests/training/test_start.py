@@ -55,6 +55,12 @@ def test_stages_are_not_dropped():
     assert with_stages(model, 2) is model
 
 
+def test_a_cascade_stays_as_the_model_was():
+    for how in ("copy", "random"):
+        model = with_stages(tiny_model().half().eval(), 2, how)
+        assert model.dtype == torch.float16 and not model.training
+
+
 def test_first_stages_are_the_model_itself_up_to_their_factors():
     """A cascade takes as many stages as its factor needs: up to ×4 the first alone."""
     long = tiny_model(3)
