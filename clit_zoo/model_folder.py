@@ -147,6 +147,7 @@ def write_model_folder(
     `overwrite` is not set, or if the folder cannot be written.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {}
@@ -176,11 +177,14 @@ def write_model_folder(
         for name, content in ((CARD_FILE, card), (CONFIG_FILE, settings)):
             with replacing(folder / name) as part:
                 part.write_bytes(content)
-    except OSError as error:
+    except BaseException as error:
         for name in names if new else ():  # half a model would refuse the next attempt
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
-        raise ClitZooError(f"{folder} cannot be written ({error.strerror or error}).") from error
+        if not isinstance(error, (OSError, SafetensorError)):  # Ctrl-C, say
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise ClitZooError(f"{folder} cannot be written ({reason}).") from error
     return folder
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,43 @@ def test_a_disk_that_fills_up_leaves_no_half_a_model(tmp_path, monkeypatch):
         with pytest.raises(ClitZooError, match="No space left"):
             write_model_folder(tmp_path / "x", CONFIG, state(), "card")
     assert list((tmp_path / "x").iterdir()) == []
+    write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+
+
+FULL_DISK = """
+import resource, sys, torch
+from clit_zoo import registry
+from clit_zoo.errors import ClitZooError
+from clit_zoo.model_folder import write_model_folder
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+tensors = {"a": torch.ones(10_000)}
+try:
+    write_model_folder(sys.argv[1], registry.get("edsr-lit").config, tensors, "card " * 20_000)
+except ClitZooError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [1000, 50_000])  # the weights do not fit, the card does not
+def test_a_disk_that_is_really_full_is_told_of(tmp_path, limit):
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "x"), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'x'} cannot be written (") and "too large" in done.stdout
+    assert os.listdir(tmp_path / "x") == []
+
+
+def test_an_interrupted_write_can_be_repeated(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+    assert os.listdir(tmp_path / "x") == []
     write_model_folder(tmp_path / "x", CONFIG, state(), "card")
 
 
