@@ -40,8 +40,6 @@ def _live_channels(encoder: Mapping[str, Any]) -> int:
     if encoder["name"] == "rdn":  # every block's output is kept, and a dense block and its concatenation
         dense = channels + encoder["layers"] * encoder["growth"]
         return encoder["blocks"] * channels + 2 * dense
-    if (
-        encoder["name"] == "swinir"
-    ):  # q, k, v, attention and the MLP's hidden layer of one block, by measurement
+    if encoder["name"] == "swinir":  # q, k, v, attention and the MLP's hidden layer of one block, as measured
         return 13 * channels
     return 5 * channels

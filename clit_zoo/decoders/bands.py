@@ -41,7 +41,8 @@ class BandedMap:
     def rows(self, first: int, last: int) -> tuple[int, tuple[Tensor, ...]]:
         """The maps that queries nearest to rows ``first`` to ``last`` read: (their first row, (q, k, v)).
 
-        Calls must not go backwards. Beyond the returned rows the whole map ends too, or nothing reads.
+        Neither may be smaller than in the call before. Beyond the returned rows the whole map ends too, or
+        nothing reads.
         """
         top = max(first - self.halo, 0)
         bottom = min(last + self.halo + 1, self.size[0])
@@ -54,7 +55,6 @@ class BandedMap:
             if bottom > self.bottom:
                 parts.append(self._project(self.bottom, bottom))
             self.kept = torch.cat(parts, 2)
-            bottom = max(bottom, self.bottom)
         self.top, self.bottom = top, bottom
         return top, self.kept.chunk(3, 1)
 
