@@ -1,4 +1,4 @@
-"""Protocols, metrics, pairs, resuming and tables; bicubic's published figures where the data is present."""
+"""Protocols, metrics, pairs and tables; bicubic's published figures where the data is present."""
 
 import csv
 import io
@@ -9,57 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_cases import originals, picture
 from PIL import Image
 
 from clit_zoo.errors import ClitZooError, ScaleError
 from clit_zoo.evaluation import (
     PROTOCOLS,
     Results,
-    Runner,
     Score,
     Skipped,
     evaluate,
-    model_runner,
     protocol_for,
     psnr,
     render,
     ssim,
 )
 from clit_zoo.evaluation.dataset import low_folders
-from clit_zoo.resize import imresize
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "eval"
 BENCHMARK = PROTOCOLS["benchmark"]
 
 
-def picture(seed: int, height: int = 40, width: int = 44, channels: int = 3) -> np.ndarray:
-    """A smooth random picture."""
-    coarse = np.random.default_rng(seed).uniform(0, 255, (5, 6, channels))
-    return np.clip(imresize(coarse, size=(height, width)), 0, 255).astype(np.uint8)
-
-
 @pytest.fixture
 def folder(tmp_path):
-    """Three originals in …/Set5/HR: an even one, an odd one and a gray one."""
-    hr = tmp_path / "Set5" / "HR"
-    hr.mkdir(parents=True)
-    Image.fromarray(picture(0)).save(hr / "a.png")
-    Image.fromarray(picture(1, 41, 47)).save(hr / "b.png")
-    Image.fromarray(picture(2)[..., 0]).save(hr / "c.png")
-    return hr
-
-
-class Counting:
-    """Bicubic that counts its calls and stops at the one it is told to."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.calls, self.stop_at = 0, stop_at
-
-    def __call__(self, image, size):
-        self.calls += 1
-        if self.calls == self.stop_at:
-            raise KeyboardInterrupt
-        return imresize(image, size=size)
+    return originals(tmp_path)
 
 
 # Metrics
@@ -252,107 +225,6 @@ def test_wrong_outputs_are_skipped_with_the_reason(folder):
     results = evaluate(lambda image, size: np.full((*size, 3), np.nan), folder, [2], limit=1)
     assert "not finite" in results.skipped[0].reason
     assert "Nothing could be scored" in render(results)
-
-
-# Resuming
-
-
-def test_a_cut_off_evaluation_goes_on(folder, tmp_path):
-    file = tmp_path / "scores.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(Runner("m", "1", Counting(stop_at=4)), folder, [2, 3], resume_file=file)
-    assert len(file.read_text().splitlines()) == 3
-    with file.open("a") as out:
-        out.write('{"model": "1", "ima')  # a line cut short by a kill
-    rest = Counting()
-    resumed = evaluate(Runner("m", "1", rest), folder, [2, 3], resume_file=file)
-    assert rest.calls == 3
-    fresh = evaluate("bicubic", folder, [2, 3])
-    assert [(s.image, s.scale, s.psnr, s.ssim) for s in resumed.scores] == [
-        (s.image, s.scale, s.psnr, s.ssim) for s in fresh.scores
-    ]
-    again = Counting()
-    evaluate(Runner("m", "1", again), folder, [2, 3], resume_file=file)
-    assert again.calls == 0
-
-
-def test_a_finished_score_is_used_only_for_the_same_question(folder, tmp_path):
-    file = tmp_path / "scores.jsonl"
-    given = tmp_path / "low"
-    given.mkdir()
-    for stem, size in (("a", (20, 22)), ("b", (20, 23)), ("c", (20, 22))):
-        Image.fromarray(picture(9, *size)).save(given / f"{stem}x2.png")
-
-    def calls(fingerprint="1", scale=2, protocol="benchmark", **options):
-        run = Counting()
-        evaluate(Runner("m", fingerprint, run), folder, [scale], protocol, resume_file=file, **options)
-        return run.calls
-
-    assert calls() == 3
-    assert calls() == 0
-    assert calls(fingerprint="2") == 3
-    assert calls(scale=2.5) == 3
-    assert calls(protocol="div2k") == 3
-    assert calls(protocol=replace(BENCHMARK, quantise=False)) == 3
-    assert calls(ssim=False) == 3
-    assert calls(lr_folder=given) == 3
-    Image.fromarray(picture(10, 20, 22)).save(given / "ax2.png")
-    assert calls(lr_folder=given) == 1
-    Image.fromarray(picture(11)).save(folder / "a.png")
-    assert calls() == 1
-    assert calls(dataset="another name") == 0
-
-
-def test_a_resume_file_that_is_none_is_not_overwritten(folder, tmp_path):
-    file = tmp_path / "letter.txt"
-    file.write_text("Dear all\n")
-    with pytest.raises(ClitZooError, match="no scores"):
-        evaluate("bicubic", folder, [2], resume_file=file)
-    assert file.read_text() == "Dear all\n"
-    with pytest.raises(ClitZooError, match="fingerprint"):
-        evaluate(Counting(), folder, [2], resume_file=tmp_path / "new")
-    with pytest.raises(ClitZooError, match="cannot be used"):
-        evaluate("bicubic", folder, [2], resume_file=tmp_path / "no" / "folder")
-    with pytest.raises(ClitZooError, match="not a regular file"):
-        evaluate("bicubic", folder, [2], resume_file="/dev/null")
-
-
-# Models
-
-
-def test_model_runner_and_its_fingerprint(folder):
-    torch = pytest.importorskip("torch")
-
-    class Nearest(torch.nn.Module):
-        backend = "auto"
-
-        def __init__(self):
-            super().__init__()
-            self.gain = torch.nn.Parameter(torch.ones(()))
-
-        def enlarge(self, image, size):
-            assert image.dtype == torch.float32
-            assert image.shape[:2] == (1, 3)
-            assert 0 <= image.min() <= image.max() <= 1
-            return (torch.nn.functional.interpolate(image, size) * self.gain).clamp(0, 1)
-
-    model = Nearest()
-    runner = model_runner(model)
-    assert runner.name == "Nearest"
-    low = picture(0, 7, 5)
-    output = runner(low, (14, 10))
-    assert np.array_equal(np.rint(output * 255), low.repeat(2, 0).repeat(2, 1))
-    assert evaluate(model, folder, [2], limit=1).psnr("Set5", 2) > 10
-    fingerprints = {runner.fingerprint, model_runner(Nearest()).fingerprint}
-    assert len(fingerprints) == 1
-    with torch.no_grad():
-        model.gain += 1e-6
-    fingerprints.add(model_runner(model).fingerprint)
-    fingerprints.add(model_runner(Nearest().bfloat16()).fingerprint)
-    slower = Nearest()
-    slower.backend = "reference"
-    fingerprints.add(model_runner(slower).fingerprint)
-    assert len(fingerprints) == 4
 
 
 # Tables

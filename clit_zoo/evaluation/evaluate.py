@@ -92,7 +92,7 @@ def evaluate(
                     results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))
                 else:
                     results.scores.append(score)
-                    if done and key not in done:
+                    if done and key and key not in done:
                         values = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
                         done.add(*key, name=f"{name}/{path.name}", **values)
                 bar.update()
@@ -129,16 +129,18 @@ def _score(
     lr_folder: Path | None,
     with_ssim: bool,
     done: ResumeFile | None,
-) -> tuple[Score, tuple[Any, ...]]:
-    """The score, and the key under which a resume file has it or is to have it."""
+) -> tuple[Score, tuple[Any, ...] | None]:
+    """The score, and the key under which the resume file, if there is one, has it or is to have it."""
     pair = make_pair(original, scale, lr_folder)
     side, border = min(pair.high.shape[:2]), rules.shave(scale)
     if side <= 2 * border:
         raise ImageError(
             f"{original.path.name} is too small: {side} pixels less a border of {border} on each side"
         )
-    key = (runner.fingerprint, original.sha256, pair.lr_key, scale, f"{rules}, SSIM {with_ssim}")
-    entry = done.get(*key) if done else None
+    key, entry = None, None
+    if done:
+        key = (runner.fingerprint, original.sha256, pair.lr_key, scale, f"{rules}, SSIM {with_ssim}")
+        entry = done.get(*key)
     if entry is None:
         low = pair.low()
         if low.ndim == 2:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,27 @@ from ..errors import is_out_of_memory
 from ..resize import imresize
 
 
-@dataclass(frozen=True)
 class Runner:
     """``run(image, size)``: uint8 ``(h, w, 3)`` to ``(H, W, 3)``, uint8 or float in [0, 1].
 
-    ``fingerprint`` changes whenever the output might: finished images are looked up by it.
+    Args:
+        name: what tables call it.
+        fingerprint: changes whenever the output might: finished images are looked up by it. "" where that is
+            unknown; a function is called when it is first needed, as hashing a large model takes long.
+        run: the function.
     """
 
-    name: str
-    fingerprint: str
-    run: Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+    def __init__(
+        self,
+        name: str,
+        fingerprint: str | Callable[[], str],
+        run: Callable[[np.ndarray, tuple[int, int]], np.ndarray],
+    ):
+        self.name, self.run, self._fingerprint = name, run, fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self._fingerprint if isinstance(self._fingerprint, str) else self._fingerprint()
 
     def __call__(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return self.run(image, size)
@@ -49,7 +61,7 @@ def model_runner(model: Any, name: str | None = None) -> Runner:
                 raise
             raise MemoryError(f"{device} has too little memory for {size[1]}×{size[0]}") from error
 
-    return Runner(name or _name_of(model), model_fingerprint(model), run)
+    return Runner(name or _name_of(model), lambda: model_fingerprint(model), run)
 
 
 def model_fingerprint(model: Any) -> str:
@@ -58,7 +70,7 @@ def model_fingerprint(model: Any) -> str:
 
     tensors = model.state_dict()
     where = {str(p.device.type) for p in model.parameters()}
-    how = [str(getattr(model, key, None)) for key in ("compute_dtype", "dtype", "backend")]
+    how = [str(getattr(model, key, None)) for key in ("dtype", "backend")]
     digest = hashlib.sha256(json.dumps([__version__, _config_of(model), sorted(where), how]).encode())
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
