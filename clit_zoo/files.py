@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files: which are pictures, by their names, and writing that leaves a whole file or none."""
 
 from __future__ import annotations
 
@@ -11,8 +11,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PHOTOGRAPH_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif")
+"""Of pictures to train on and to measure: formats of one picture, whose depth their readers tell.
+
+Pillow cuts the samples of others to 8 bits without a word, or shows the first frame of several.
+"""
+
+PICTURE_SUFFIXES = (
+    *PHOTOGRAPH_SUFFIXES, ".apng", ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2",
+)  # fmt: skip
+
 STALE = 3600
 """Seconds without a change after which a part has no writer any more."""
+
+
+def is_picture_name(path: str | os.PathLike) -> bool:
+    """Whether a folder's file is taken for a picture that can be enlarged, by its extension."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_photograph_name(path: str | os.PathLike) -> bool:
+    """Whether it is taken for one to train on or to measure; hidden files are not."""
+    path = Path(path)
+    return path.suffix.lower() in PHOTOGRAPH_SUFFIXES and not path.name.startswith(".")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, whoever else writes them."""
+"""Names of pictures; files appear whole or not at all, whoever else writes them."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clit_zoo.files import STALE, remove_stale, replacing
+from clit_zoo.files import STALE, is_photograph_name, is_picture_name, remove_stale, replacing
 
 WRITER = """
 import sys
@@ -21,6 +21,23 @@ for turn in range(20):
             file.write(sys.argv[2] * 100)
             file.flush()
 """
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "photograph"),
+    [
+        ("a.png", True, True),
+        ("a/b.x.JPEG", True, True),
+        ("a.tif", True, True),
+        (".a.png", True, False),
+        ("a.gif", True, False),
+        ("a.ppm", True, False),
+        ("png", False, False),
+        ("a.png.part", False, False),
+    ],
+)
+def test_names_of_pictures(name, picture, photograph):
+    assert (is_picture_name(name), is_photograph_name(name)) == (picture, photograph)
 
 
 @pytest.fixture

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ClitZooError, ImageError
+from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name
 from ..resize import imresize, pil_bicubic
 
 if TYPE_CHECKING:
     from PIL import Image
-
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 
 # Above this the papers make low-resolution pictures with Pillow, up to it with MATLAB.
 LARGEST_MATLAB_SCALE = 4
@@ -43,11 +42,11 @@ def images_in(folder: Path) -> list[Path]:
         raise ClitZooError(
             f"The folder {folder} cannot be read ({error.strerror or error}): check its permissions."
         ) from error
-    found = [p for p in entries if p.suffix.lower() in SUFFIXES and not os.path.isdir(p)]
+    found = [p for p in entries if is_photograph_name(p) and not os.path.isdir(p)]
     if not found:
         inside = [p.name for p in entries if os.path.isdir(p)]
         hint = f"; it holds the folders {', '.join(inside[:5])}: is it one of these?" if inside else "."
-        raise ClitZooError(f"There are no pictures ({' '.join(SUFFIXES)}) in {folder}{hint}")
+        raise ClitZooError(f"There are no pictures ({' '.join(PHOTOGRAPH_SUFFIXES)}) in {folder}{hint}")
     return found
 
 
@@ -174,17 +173,23 @@ class Pair:
     lr_key: str  # changes when the low-resolution picture does
 
 
-def make_pair(original: Original, scale: float, lr_folder: Path | None) -> Pair:
-    """The original cropped to a multiple of the scale, and its low-resolution version, read or made.
+def sizes_at(size: tuple[int, int], scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The sizes of the low-resolution version of a picture ``(H, W)``, and of what it covers of that picture.
 
     As LIIF does for any real scale: ``floor(H / scale)`` rows, and the original cropped to
     ``round(floor(H / scale) · scale)``.
     """
+    small = (math.floor(size[0] / scale + 1e-9), math.floor(size[1] / scale + 1e-9))
+    return small, (round(small[0] * scale), round(small[1] * scale))
+
+
+def make_pair(original: Original, scale: float, lr_folder: Path | None) -> Pair:
+    """The original cropped to a multiple of the scale, and its low-resolution version, read or made."""
     height, width = original.pixels.shape[:2]
-    small = (math.floor(height / scale + 1e-9), math.floor(width / scale + 1e-9))
+    small, covered = sizes_at((height, width), scale)
     if min(small) < 1:
         raise ImageError(f"{original.path.name} ({width}×{height}) has no pixel left at 1/{scale:g}")
-    high = original.pixels[: round(small[0] * scale), : round(small[1] * scale)]
+    high = original.pixels[: covered[0], : covered[1]]
     if lr_folder is None:
         if scale <= LARGEST_MATLAB_SCALE:
             return Pair(lambda: imresize(high, size=small), high, "MATLAB bicubic", "matlab")
@@ -204,7 +209,7 @@ def find_low(folder: Path, stem: str, scale: float) -> Path:
     """``babyx2.png``, ``baby.png`` or (for ``…_HR``) ``…_LR.png`` in a folder of low-resolution pictures."""
     names = [f"{stem}x{scale:g}", stem, *([stem.replace("_HR", "_LR")] if "_HR" in stem else [])]
     for name in names:
-        for suffix in SUFFIXES:
+        for suffix in PHOTOGRAPH_SUFFIXES:
             if os.path.isfile(folder / (name + suffix)):
                 return folder / (name + suffix)
     raise ImageError(f"{folder} has no {names[0]}.png or {names[1]}.png")
@@ -230,7 +235,7 @@ def low_folders(
         found[scale] = next((f for f in tried if os.path.isdir(f)), None)
         if found[scale] is None and os.path.isdir(base) and base not in tried:
             try:
-                names = [p.stem for p in base.iterdir() if p.suffix.lower() in SUFFIXES]
+                names = [p.stem for p in base.iterdir() if is_photograph_name(p)]
             except OSError as error:
                 raise ClitZooError(
                     f"The folder {base} cannot be read ({error.strerror or error}): check its permissions."

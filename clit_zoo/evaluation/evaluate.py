@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClitZooError, ImageError, ScaleError
-from .dataset import Original, dataset_of, images_in, low_folders, make_pair, read_original
+from .dataset import Original, dataset_of, images_in, low_folders, make_pair, plain_name, read_original
+from .metrics import as_rgb
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
 from .resume import ResumeError, ResumeFile
@@ -59,7 +60,7 @@ def evaluate(
     wanted = check_scales(scales)
     folder = Path(hr_folder)
     name = dataset or dataset_of(folder)
-    rules = protocol_for(protocol, name)
+    rules = protocol_for(protocol, plain_name(name))
     if limit is not None and limit < 1:
         raise ClitZooError(f"A limit of {limit} images leaves nothing to evaluate: give 1 or more.")
     paths = images_in(folder)[:limit]
@@ -132,21 +133,20 @@ def _score(
 ) -> tuple[Score, tuple[Any, ...] | None]:
     """The score, and the key under which the resume file, if there is one, has it or is to have it."""
     pair = make_pair(original, scale, lr_folder)
-    side, border = min(pair.high.shape[:2]), rules.shave(scale)
-    if side <= 2 * border:
+    size = (pair.high.shape[0], pair.high.shape[1])
+    if not rules.leaves_some(size, scale):
         raise ImageError(
-            f"{original.path.name} is too small: {side} pixels less a border of {border} on each side"
+            f"{original.path.name} is too small: {min(size)} pixels less a border of {rules.shave(scale)} on "
+            "each side"
         )
     key, entry = None, None
     if done:
         key = (runner.fingerprint, original.sha256, pair.lr_key, scale, f"{rules}, SSIM {with_ssim}")
         entry = done.get(*key)
     if entry is None:
-        low = pair.low()
-        if low.ndim == 2:
-            low = np.repeat(low[..., None], 3, axis=2)
+        low = as_rgb(pair.low())
         start = time.perf_counter()
-        output = _enlarge(runner, low, (pair.high.shape[0], pair.high.shape[1]))
+        output = _enlarge(runner, low, size)
         seconds = time.perf_counter() - start
         values = rules.score(output, pair.high, scale, with_ssim=with_ssim)
         entry = {"psnr": values[0], "ssim": values[1], "seconds": round(seconds, 4)}

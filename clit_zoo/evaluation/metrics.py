@@ -19,6 +19,11 @@ def gray(rgb: np.ndarray) -> np.ndarray:
     return rgb @ (LUMA / LUMA.sum())
 
 
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """A gray ``(H, W)`` as three equal channels; a colour picture as it is."""
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of two arrays in 0…255; infinite where they agree."""
     error = float(np.mean((image.astype(np.float64) - reference) ** 2))

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import ClitZooError
 from ..paper import dataset_name
-from .metrics import gray, luminance, psnr, ssim
+from .metrics import as_rgb, gray, luminance, psnr, ssim
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Protocol:
         """Pixels left out along every border."""
         return math.ceil(scale) + self.extra_shave
 
+    def leaves_some(self, size: tuple[int, int], scale: float) -> bool:
+        """Whether anything of a picture ``(H, W)`` lies inside the borders."""
+        return min(size) > 2 * self.shave(scale)
+
     def describe(self) -> str:
         what = "luminance" if self.luminance_only else "RGB"
         shave = f"shave = scale + {self.extra_shave}" if self.extra_shave else "shave = scale"
@@ -53,8 +57,8 @@ class Protocol:
         """
         values = self._to_levels(output)
         truth = reference.astype(np.float64)
-        if truth.ndim == 2 and self.gray_as_rgb:
-            truth = np.repeat(truth[..., None], 3, axis=2)
+        if self.gray_as_rgb:
+            truth = as_rgb(truth)
         if truth.ndim == 2:
             values = gray(values)
         elif self.luminance_only:

@@ -4,8 +4,9 @@
 for files, keeping 16 bits, alpha, ICC profile, EXIF and resolution.
 """
 
+from ..files import is_picture_name
 from .convert import decode, encode, enlarge, enlarge_picture
-from .files import MAX_INPUT_PIXELS, Header, is_picture_name, probe, read
+from .files import MAX_INPUT_PIXELS, Header, probe, read
 from .formats import OUTPUT_FORMATS, OutputFormat, check_output, format_of
 from .picture import Picture
 from .write import flattened, write

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -246,14 +245,3 @@ def _check_size(header: tiff.TiffHeader, source: str) -> None:
             f"({header.dtype}), {size / 1e9:.1f} GB, more than the limit of {limit / 1e9:.1f} GB; leave out "
             "channels, cut it into tiles, or raise clit_zoo.imaging.files.MAX_INPUT_PIXELS if you trust it."
         )
-
-
-def is_picture_name(path: str | os.PathLike) -> bool:
-    """Whether a folder's file is taken for a picture, by its extension."""
-    return Path(path).suffix.lower() in _EXTENSIONS
-
-
-_EXTENSIONS = {
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2",
-}  # fmt: skip

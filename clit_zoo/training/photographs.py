@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from .. import imaging
 from ..errors import ClitZooError, ImageError
-from ..files import remove_stale, replacing
+from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name, remove_stale, replacing
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 PIXELS_FILE, INDEX_FILE = "pictures.u8", "pictures.json"
 
 
@@ -59,9 +58,7 @@ class Photographs:
         root = Path(folder)
         if not root.is_dir():
             raise ImageError(f"{root} is not a folder: give the folder that holds the training pictures.")
-        files = sorted(
-            f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")
-        )
+        files = sorted(f for f in root.rglob("*") if is_photograph_name(f))
         self.images: list[Tensor] = []
         self.skipped: list[Skipped] = []
         key = _key(root, files, smallest) if cache is not None else ""
@@ -73,7 +70,7 @@ class Photographs:
         if not self.images:
             raise ImageError(
                 f"{root} holds no usable picture ({len(self.skipped)} unreadable or smaller than {smallest} "
-                f"pixels): give a folder with photographs ({' '.join(sorted(SUFFIXES))})."
+                f"pixels): give a folder with photographs ({' '.join(PHOTOGRAPH_SUFFIXES)})."
             )
         self.sides = np.array([min(image.shape[1:]) for image in self.images])
         # a large picture holds more patches, so it is drawn more often

@@ -1,6 +1,5 @@
 """Measuring a model while it trains, by the benchmarks' protocol."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,16 @@ import numpy as np
 
 from ..errors import ClitZooError, ConfigError, ImageError
 from ..evaluation import Results, bicubic, evaluate, model_runner
-from ..evaluation.dataset import dataset_of, images_in, make_pair, read_original
+from ..evaluation.dataset import (
+    dataset_names,
+    dataset_of,
+    images_in,
+    make_pair,
+    read_original,
+    sizes_at,
+)
 from ..evaluation.evaluate import check_scales
+from ..evaluation.metrics import as_rgb
 from ..evaluation.protocol import protocol_for
 from ..model import SuperResolver
 
@@ -28,8 +35,8 @@ class Validation:
         limit: pictures of each folder to take; all where None.
 
     Raises:
-        ClitZooError: a folder is missing or empty, two of them go by one name, a scale or the limit is not
-            usable, or no picture of a folder can be measured at a scale.
+        ClitZooError: a folder is missing, empty or given twice, a scale or the limit is not usable, or no
+            picture of a folder can be measured at a scale.
     """
 
     folders: tuple[Path, ...]
@@ -43,27 +50,26 @@ class Validation:
             raise ConfigError(f"validation every {self.every} steps: give 1 or more.")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"validation on {self.limit} pictures of each folder: give 1 or more.")
-        names: dict[str, Path] = {}
+        dataset_names(self.folders)  # refuses a folder that is given twice
         for folder in self.folders:
-            name = dataset_of(folder)
-            if name in names:
-                raise ConfigError(
-                    f"{names[name]} and {folder} both count as the dataset {name}, and their figures would "
-                    "be mixed: rename one."
-                )
-            names[name] = folder
             self._check_pictures(folder)
 
     @property
     def what(self) -> dict[str, Any]:
         """What is measured: scores of different measurements cannot be compared."""
-        names = [dataset_of(folder) for folder in self.folders]
-        return {"folders": names, "scales": check_scales(self.scales), "limit": self.limit}
+        return {
+            "folders": dataset_names(self.folders),
+            "scales": check_scales(self.scales),
+            "limit": self.limit,
+        }
 
     def measure(self, model: SuperResolver) -> Results:
         """PSNR and SSIM of every picture at every scale."""
         runner = model_runner(model)
-        parts = [evaluate(runner, f, self.scales, limit=self.limit, progress=False) for f in self.folders]
+        parts = [
+            evaluate(runner, folder, self.scales, dataset=name, limit=self.limit, progress=False)
+            for folder, name in zip(self.folders, dataset_names(self.folders), strict=True)
+        ]
         return sum(parts[1:], start=parts[0])
 
     def sample(self, model: SuperResolver) -> np.ndarray | None:
@@ -76,7 +82,7 @@ class Validation:
         for path in images_in(self.folders[0]):
             try:
                 pair = make_pair(read_original(path), scale, None)
-                low, high = _colour(pair.low()), _colour(pair.high)
+                low, high = as_rgb(pair.low()), as_rgb(pair.high)
                 size = (high.shape[0], high.shape[1])
                 made = (model_runner(model)(low, size) * 255).round().clip(0, 255).astype(np.uint8)
                 return np.concatenate([_middle(p) for p in (bicubic(low, size), made, high)], axis=1)
@@ -99,7 +105,7 @@ class Validation:
                 continue
             height, width = original.pixels.shape[:2]
             reason = reason or f"{path.name} is {width}×{height}"
-            left = [s for s in left if _side(height, width, s) <= 2 * rules.shave(s)]
+            left = [s for s in left if not rules.leaves_some(sizes_at((height, width), s)[1], s)]
             if not left:
                 return
         scales = ", ".join(f"×{s:g}" for s in left)
@@ -136,16 +142,6 @@ def skipped_row(results: Results) -> dict[str, list[tuple[str, str]]]:
         for s in results.skipped
     ]
     return {"val_skipped": skipped} if skipped else {}
-
-
-def _side(height: int, width: int, scale: float) -> int:
-    """The shorter side of what is scored of a picture; see ``make_pair``."""
-    small = math.floor(min(height, width) / scale + 1e-9)
-    return round(small * scale)
-
-
-def _colour(pixels: np.ndarray) -> np.ndarray:
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
 def _middle(pixels: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_training import PATCH, tiny_model
 
-from clit_zoo.errors import ClitZooError, ConfigError
+from clit_zoo.errors import ClitZooError
 from clit_zoo.evaluation import Results
 from clit_zoo.training.checkpoint import load_checkpoint
 from clit_zoo.training.log import read_log
@@ -42,17 +42,29 @@ def test_useless_settings_fail_at_the_start(originals, tmp_path):
     draw(tmp_path / "small" / "s.png", 8, 6)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"no picture")
-    draw(tmp_path / "elsewhere" / "pair" / "c.png", 40, 30)
+    (tmp_path / "elsewhere").mkdir()
     for folders, changes, message in (
         (["pair"], {"limit": 0}, "0 pictures of each folder"),
         (["small"], {"scales": (2, 3)}, r"no picture of .*small can be measured at ×3 \(s.png is 8×6\)"),
         (["pair", "broken"], {}, r"no picture of .*broken can be .*x\.png cannot be read"),
         (["pair"], {"scales": (2, 50)}, r"at ×50"),
-        (["pair", "elsewhere/pair"], {}, "both count as the dataset pair.*rename one"),
+        (["pair", "elsewhere/../pair"], {}, "given twice"),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ClitZooError, match=message):
             Validation(tuple(tmp_path / folder for folder in folders), **changes)
     Validation((originals,), (2, 3, 4))
+
+
+def test_datasets_of_one_name_are_kept_apart(originals, tmp_path):
+    for name in ("a", "b"):
+        draw(tmp_path / name / "DIV2K" / "HR" / "x.png", 40, 40)
+    folders = (originals, tmp_path / "a" / "DIV2K" / "HR", tmp_path / "b" / "DIV2K" / "HR")
+    validation = Validation(folders, (2,))
+    names = ["pair", "a/DIV2K", "b/DIV2K"]
+    assert validation.what["folders"] == names
+    results = validation.measure(tiny_model())
+    assert [mean.dataset for mean in results.means()] == names
+    assert [mean.protocol for mean in results.means()] == ["benchmark", "div2k", "div2k"]
 
 
 def test_pictures_left_out_are_logged(photographs, originals, tmp_path):
