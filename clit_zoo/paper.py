@@ -164,10 +164,3 @@ def rows_of_model(model: str, dataset: str) -> list[Row]:
         return [row for row in rows(dataset) if row.method == "Bicubic"]
     encoder, _, decoder = model.lower().partition("-")
     return rows(dataset, encoder=encoder, decoder=decoder) if decoder else []
-
-
-def psnr(dataset: str, scale: float, method: str) -> float | None:
-    """The PSNR in dB printed for a method (its name there, or "rdn-clit"); None where there is none."""
-    named = [row for row in rows(dataset) if row.method.lower() == method.lower()]
-    found = named or rows_of_model(method, dataset)
-    return found[0].psnr.get(scale) if found else None

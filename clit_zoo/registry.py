@@ -39,10 +39,6 @@ class Entry:
             raise ValueError(f"{self.name}: repo_id, revision and sha256 are pinned together or not at all")
 
     @property
-    def papers(self) -> tuple[str, ...]:
-        return self.config.papers
-
-    @property
     def folder(self) -> Path | None:
         """The folder with the weights that ship with the library, or None where there are none."""
         return embedded_folder(self.name)

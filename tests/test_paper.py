@@ -6,23 +6,32 @@ from clit_zoo import paper
 
 
 @pytest.mark.parametrize(
-    ("dataset", "scale", "method", "value"),
+    ("dataset", "scale", "model", "value"),
     [
-        ("DIV2K", 2, "Bicubic", 31.01),
+        ("DIV2K", 2, "bicubic", 31.01),
         ("DIV2K", 30, "edsr-clit", 20.54),
         ("DIV2K_valid_HR", 12, "RDN-CLIT", 24.01),
-        ("Set5", 8, "SwinIR-CLIT", 27.56),
+        ("Set5", 8, "swinir-clit", 27.56),
         ("set14", 2, "rdn-clit", 34.21),
         ("BSDS100", 4, "swinir-lte", 27.86),
         ("DIV2K", 8, "edsr-lit", 25.48),
-        ("DIV2K", 6, "EDSR-baseline", None),
-        ("Set5", 3, "edsr-light-lit", None),
-        ("Set5", 2, "Bicubic", None),
-        ("my holiday", 2, "Bicubic", None),
     ],
 )
-def test_figures(dataset, scale, method, value):
-    assert paper.psnr(dataset, scale, method) == value
+def test_figures(dataset, scale, model, value):
+    assert paper.rows_of_model(model, dataset)[0].psnr[scale] == value
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model"),
+    [("Set5", "edsr-light-lit"), ("Set5", "bicubic"), ("my holiday", "bicubic"), ("Set5", "rdn")],
+)
+def test_what_the_paper_does_not_report_has_no_rows(dataset, model):
+    assert paper.rows_of_model(model, dataset) == []
+
+
+def test_a_scale_without_a_figure_is_left_out():
+    (row,) = [row for row in paper.rows("DIV2K") if row.method == "EDSR-baseline"]
+    assert list(row.psnr) == [2, 3, 4]
 
 
 def test_every_row_is_whole_and_falls_with_the_scale():

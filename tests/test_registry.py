@@ -28,7 +28,7 @@ def test_paper_settings(name):
 def test_every_row_is_named_after_its_model():
     for name, entry in registry.REGISTRY.items():
         assert entry.name == entry.config.name == name
-        assert entry.summary and len(entry.papers) == 2
+        assert entry.summary and len(entry.config.papers) == 2
 
 
 def test_unknown_name():

@@ -42,7 +42,7 @@ class Mean:
 
 @dataclass
 class Results:
-    """What an evaluation found. ``a + b`` joins those of two folders."""
+    """What an evaluation found. ``a + b`` joins those of two folders; ``a.psnr("Set5", 2)`` is one figure."""
 
     model: str
     scores: list[Score] = field(default_factory=list)
@@ -69,6 +69,7 @@ class Results:
         return self._at(dataset, scale).psnr
 
     def ssim(self, dataset: str, scale: float) -> float | None:
+        """The mean SSIM; None where an image has none. KeyError where nothing was scored."""
         return self._at(dataset, scale).ssim
 
     def _at(self, dataset: str, scale: float) -> Mean:
