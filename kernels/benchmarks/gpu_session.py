@@ -7,9 +7,9 @@
 
 Needs torch, triton and pytest, and the packages that clit_zoo imports; clit_zoo itself is taken from this
 checkout and need not be installed. Nothing is downloaded. Each part runs in a process of its own, with a time
-limit of its own, and writes as it goes, so a part that is cut off keeps what it had. In --out (by default the
-folder that the variable OUT names): session.json, session.log, before.jsonl, after.jsonl, tuned.jsonl and the
-chip's settings, which are also written into this checkout.
+limit of its own, and writes as it goes, so a part that is cut off keeps what it had. In --out: session.json,
+session.log, before.jsonl, after.jsonl, tuned.jsonl and the chip's settings, which are also written into this
+checkout.
 """
 
 import argparse
@@ -38,7 +38,6 @@ ALONE = "slow"
 """Tests that take long, among them bfloat16 gradients: only where this part is asked for by name."""
 
 SETTINGS = ROOT / "kernels" / "torch-ext" / "clit_kernels" / "settings"
-
 
 TESTS = ROOT / "tests" / "kernels" / "triton"
 
@@ -80,9 +79,10 @@ def environment() -> dict[str, Any]:
 
     found["torch"] = torch.__version__
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        major, minor = torch.cuda.get_device_capability(0)
-        chip = properties.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{major}{minor}"
+        sys.path.insert(0, str(SETTINGS.parents[1]))  # which need not be installed here
+        from clit_kernels.settings import arch_of
+
+        properties, chip = torch.cuda.get_device_properties(0), arch_of(torch.device("cuda", 0))
         found |= {"gpu": properties.name, "chip": chip, "memory": properties.total_memory}
         found |= {"cuda": torch.version.cuda, "multiprocessors": properties.multi_processor_count}
     if "triton" not in found["missing"]:
@@ -131,12 +131,7 @@ def command(
     minutes = f"{max(0.2, 0.85 * seconds / 60 - 0.3):.2f}"
     if name in ("tests", ALONE):
         line = ["-m", "pytest", "-p", "no:cacheprovider", "-x" if given.tiny else "--maxfail=30"]
-        line += [
-            "-m",
-            "slow" if name == ALONE else "not slow",
-            "--durations=5",
-            str(ROOT / "tests" / "kernels" / "triton"),
-        ]
+        line += ["-m", "slow" if name == ALONE else "not slow", "--durations=5", str(TESTS)]
         if here["xdist"] and not given.tiny:  # most of the time goes into compiling
             line += ["-n", str(min(12, max(1, (here["cores"] or 2) - 2)))]
         return [sys.executable, *line, *(["-k", given.only] if given.only else [])]
@@ -222,8 +217,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--part", choices=["all", *SHARES, ALONE], default="all", help="default: all of them")
     parser.add_argument("--minutes", type=float, default=9, help="for all parts together (default: 9)")
-    default = Path(os.environ.get("OUT", "gpu_session"))
-    parser.add_argument("--out", type=Path, default=default, help="folder for results and logs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu_session"),
+        help="folder for results and logs (default: gpu_session, here)",
+    )  # fmt: skip
     parser.add_argument("--only", default="", help="tests or cases whose names contain this")
     parser.add_argument("--commit", default="", help="of this code, for the rows, where git cannot be asked")
     parser.add_argument("--tiny", action="store_true", help="a few pixels only; runs on a CPU as well")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -274,6 +275,18 @@ def test_the_parts_commands_are_ones_their_scripts_take(tmp_path, monkeypatch):
         assert 0.5 < parsed.minutes < 2.0
     tests = gpu_session.command("tests", given, here, tmp_path, 120.0)
     assert tests[-2:] == ["-n", "12"]
+
+
+def test_a_session_writes_where_it_is_told_and_knows_its_chip(monkeypatch):
+    monkeypatch.setenv("OUT", "elsewhere")
+    monkeypatch.setattr(sys, "argv", ["gpu_session.py"])
+    assert gpu_session.arguments().out == Path("gpu_session")
+    found = SimpleNamespace(name="NVIDIA H100", total_memory=80 << 30, multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    if torch.version.hip is None:
+        assert gpu_session.environment()["chip"] == "sm_90"
 
 
 @pytest.mark.slow
