@@ -28,8 +28,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "torch-ext"))
 
-LIMITS = {"sm_80": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
-"""Shared memory that one block may have, KiB."""
+TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx942")
 
 TENSOR_CORES = re.compile(r"\b(wgmma|mma\.sync|tcgen05\.mma|v_mfma)")
 
@@ -90,6 +89,8 @@ def compile_spec(spec: Any, target: str) -> Any:
 
 def measure(spec: Any, target: str) -> Report:
     """Compile and read registers per thread, shared memory and spills in bytes, and matrix instructions."""
+    from clit_kernels.settings import shared_memory
+
     report = Report(spec.name, target, spec.label, tile_text(spec.tile))
     try:
         binary = compile_spec(spec, target)
@@ -103,8 +104,9 @@ def measure(spec: Any, target: str) -> Report:
     )
     if spills:
         return report._replace(error=f"spills {spills} bytes")
-    if report.shared > LIMITS[target] * 1024:
-        return report._replace(error=f"shared memory above {LIMITS[target]} KiB")
+    limit = shared_memory(target)
+    if report.shared > limit * 1024:
+        return report._replace(error=f"shared memory above {limit} KiB")
     if spec.tensor_cores and not found:
         return report._replace(error="no tensor-core instructions")
     return report
@@ -156,11 +158,13 @@ def tile_text(tile: Mapping[str, int]) -> str:
 
 def markdown(reports: Sequence[Report], compiler: str) -> str:
     """The whole table as a page: what each kernel takes at most on each target, then every setting."""
+    from clit_kernels.settings import shared_memory
+
     groups: dict[str, dict[str, list[Report]]] = {}
     for r in reports:
         groups.setdefault(r.kernel, {}).setdefault(r.target, []).append(r)
     failed = sum(bool(r.error) for r in reports)
-    limits = ", ".join(f"{limit} on {target}" for target, limit in LIMITS.items())
+    limits = ", ".join(f"{shared_memory(target)} on {target}" for target in TARGETS)
     lines = [
         "# The kernels, compiled ahead of time",
         "",
@@ -205,7 +209,7 @@ def write(path: Path, text: str) -> None:
 def main() -> int:
     """Print the table; 1 where a kernel fails, 2 where nothing was selected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--target", action="append", choices=list(LIMITS), help="default: all of them")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="default: all of them")
     parser.add_argument("--op", help="folder of one op; default: all")
     parser.add_argument("--kernel", help="only kernels whose name contains this")
     parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="only settings of this dtype")
@@ -219,7 +223,7 @@ def main() -> int:
         parser.error("Triton is not installed here, and it is the compiler; on Linux: pip install triton")
 
     work = []
-    for target in args.target or LIMITS:
+    for target in args.target or TARGETS:
         numbers: dict[str, int] = {}
         for spec in registered(args.op, target):
             op = spec.name.partition("/")[0]

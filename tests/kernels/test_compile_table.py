@@ -27,7 +27,7 @@ REGISTERED = """
 import sys
 sys.path.insert(0, {folder!r})
 import compile_table
-for target in compile_table.LIMITS:
+for target in compile_table.TARGETS:
     for spec in compile_table.registered(None, target):
         print(spec.name, spec.label, target, compile_table.tile_text(spec.tile), sep=" | ")
 """

@@ -19,6 +19,18 @@ import torch
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 """Entries of a tile that are Triton's and not the kernel's; ``maxnreg`` only where NVIDIA's chips need it."""
 
+SHARED = {
+    "sm_80": 163,
+    "sm_87": 163,
+    "sm_89": 99,
+    "sm_90": 227,
+    "sm_100": 227,
+    "sm_103": 227,
+    "gfx942": 64,
+    "cpu": 1 << 20,
+}
+"""Shared memory that one block may have, KiB; see ``shared_memory`` for other chips."""
+
 FOLDER = Path(__file__).with_name("settings")
 
 Tile = dict[str, int]
@@ -57,6 +69,11 @@ def forced(tiles: Mapping[str, Tile]) -> Iterator[None]:
     finally:
         _forced.clear()
         _forced.update(before)
+
+
+def shared_memory(arch: str) -> int:
+    """Shared memory of a block in KiB: 99 on other chips of NVIDIA's from sm_86 on, 64 on unknown ones."""
+    return SHARED.get(arch, 99 if arch.startswith("sm_") else 64)
 
 
 def arch_of(device: torch.device) -> str:

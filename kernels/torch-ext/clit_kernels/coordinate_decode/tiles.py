@@ -24,17 +24,6 @@ PRODUCTS = 16
 LARGE_SHARED = ("sm_80", "sm_90", "sm_100")
 """Chips whose blocks may have 163 KiB of shared memory or more; others are given 64 KiB."""
 
-SHARED = {
-    "sm_80": 163,
-    "sm_87": 163,
-    "sm_90": 227,
-    "sm_100": 227,
-    "sm_103": 227,
-    "gfx942": 64,
-    "cpu": 1 << 20,
-}
-"""Shared memory of a block in KiB; 99 on other chips of NVIDIA's from sm_86 on, 64 on unknown ones."""
-
 WARPGROUP = ("sm_90", "sm_100")
 """Chips whose matrix instructions read operands from shared memory: accumulators may take most registers."""
 
@@ -90,7 +79,7 @@ def hoisted_fits(tile: Tile, arch: str, dtype: str, shape: dict[str, int]) -> bo
         need += 48 << 10  # what Triton was seen to add for the second stage
     if arch.startswith("gfx"):
         need //= 2  # there W_1's block passes through registers
-    return need <= SHARED.get(arch, 99 if arch.startswith("sm_") else 64) << 10
+    return need <= settings.shared_memory(arch) << 10
 
 
 def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
