@@ -305,13 +305,19 @@ def test_why_not(device):
     args, config = arguments("points", device)
     _, v, _, mlp, biases, _ = args
     assert "float64" in why_not(args, config, v=v.double())
-    assert "no hidden layer" in why_not(args, config, mlp_weights=mlp[:1], mlp_biases=biases[:1])
-    wide = [torch.zeros(300, 74, device=device), torch.zeros(3, 300, device=device)]
-    assert "300 neurons, and the kernels take up to 256" in why_not(args, config, mlp_weights=wide)
-    out = [mlp[0], torch.zeros(65, 24, device=device)]
-    assert "puts out 65 channels" in why_not(args, config, mlp_weights=out)
-    many = torch.zeros(2, 260, 5, 7, device=device)
-    assert "130 channels, and the kernels take up to 64" in why_not(args, config, v=many)
+    single = {"mlp_weights": [mlp[0][:3]], "mlp_biases": biases[-1:]}
+    assert "no hidden layer" in why_not(args, config, **single)
+
+    def layers(hidden, out):
+        sizes = [(hidden, 74), (out, hidden)]
+        weights = [torch.zeros(size, device=device) for size in sizes]
+        return {"mlp_weights": weights, "mlp_biases": [w[:, 0] for w in weights]}
+
+    assert "300 neurons, and the kernels take up to 256" in why_not(args, config, **layers(300, 3))
+    assert "puts out 65 channels" in why_not(args, {}, **layers(24, 65))
+    many = {"v": torch.zeros(2, 260, 5, 7, device=device)}
+    many["mlp_weights"] = [torch.zeros(mlp[0].shape[0], 9 * 260 + 2, device=device), *mlp[1:]]
+    assert "130 channels, and the kernels take up to 64" in why_not(args, config, **many)
 
 
 def test_atomics_are_refused_where_results_must_repeat(device):

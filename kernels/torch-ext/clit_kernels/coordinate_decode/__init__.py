@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..backends import choose, triton_or
 from ..queries import Queries, Raster
+from ..shapes import check_added, check_heads, check_layers, check_maps, check_weights
 from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import coordinate_decode_hoisted
 from .reference import coordinate_decode_reference
@@ -45,8 +46,16 @@ def coordinate_decode(
         (B, Q, out) in v's dtype, or ``base``'s where that is wider.
 
     Raises:
-        ValueError: the backend named cannot serve this call; the message says why.
+        ValueError: sizes do not fit together, or the backend named cannot serve this call; the message says
+            why.
     """
+    check_maps("coordinate_decode", queries, v=v)
+    batch, channels = v.shape[:2]
+    heads, area = check_weights("coordinate_decode", weights, batch, queries)
+    check_heads("coordinate_decode", "v", channels, heads)
+    check_layers("coordinate_decode", area * channels + 2, mlp_weights, mlp_biases)
+    out = mlp_weights[-1].shape[0]
+    check_added("coordinate_decode", batch, queries.count, out, cell, previous, base)
     chosen = choose(
         "coordinate_decode",
         backend,

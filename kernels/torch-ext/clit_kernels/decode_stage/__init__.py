@@ -6,6 +6,7 @@ from ..backends import choose, triton_or
 from ..coordinate_decode import why_not_shape
 from ..local_attention import why_not as why_not_attention
 from ..queries import Queries
+from ..shapes import check_added, check_heads, check_layers, check_maps, check_window
 from ..triton_support import why_not_triton
 from .hoisted import decode_stage_hoisted
 from .reference import decode_stage_reference
@@ -42,8 +43,15 @@ def decode_stage(
         (B, Q, out) in the maps' dtype, or ``base``'s where that is wider.
 
     Raises:
-        ValueError: the backend named cannot serve this call; the message says why.
+        ValueError: sizes do not fit together, or the backend named cannot serve this call; the message says
+            why.
     """
+    check_maps("decode_stage", queries, q=q, k=k, v=v)
+    check_heads("decode_stage", "q", q.shape[1], stage.heads)
+    check_window("decode_stage", stage.heads, stage.radius, stage.proj_weight, stage.proj_bias)
+    check_layers("decode_stage", stage.area * v.shape[1] + 2, stage.mlp_weights, stage.mlp_biases)
+    out = stage.mlp_weights[-1].shape[0]
+    check_added("decode_stage", v.shape[0], queries.count, out, cell, previous, base)
     chosen = choose("decode_stage", backend, lambda name: why_not(name, v, q, k, queries, stage, cell))
     args = (q, k, v, queries, stage, cell)
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ..backends import choose, triton_or
 from ..queries import Queries
+from ..shapes import check_heads, check_maps, check_window
 from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import local_attention_hoisted
 from .reference import local_attention_reference
@@ -37,8 +38,12 @@ def local_attention(
         (B, Q, heads, K*K) weights that sum to 1 over the last axis, in the maps' dtype.
 
     Raises:
-        ValueError: the backend named cannot serve this call; the message says why.
+        ValueError: sizes do not fit together, or the backend named cannot serve this call; the message says
+            why.
     """
+    check_maps("local_attention", queries, q=q, k=k)
+    check_heads("local_attention", "q", q.shape[1], heads)
+    check_window("local_attention", heads, radius, proj_weight, proj_bias)
     chosen = choose(
         "local_attention",
         backend,

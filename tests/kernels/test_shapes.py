@@ -1,0 +1,42 @@
+"""Sizes that do not fit together are refused, in the same words by every backend."""
+
+import pytest
+import torch
+from misfits import CASES, MISFITS, OPS, arguments, call, message
+
+from clit_kernels import Points
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("backend", ["auto", "hoisted", "reference"])
+@pytest.mark.parametrize(("op", "name"), CASES)
+def test_a_misfit_is_named(op, name, backend):
+    sentence = MISFITS[name][-1]
+    assert message(op, name, backend, pytest.raises, CPU).startswith(f"{op}: {sentence}")
+
+
+@pytest.mark.parametrize("kind", ["points", "grid", "raster"])
+@pytest.mark.parametrize("op", OPS)
+def test_what_fits_passes(op, kind):
+    assert call(op, arguments(kind), "hoisted").isfinite().all()
+
+
+TRACED = ["local_attention", "coordinate_decode"]
+"""With points no tensor's values are asked for. A stage walks them in parts, and their number is fixed."""
+
+
+@pytest.mark.parametrize("op", TRACED)
+def test_exports_for_any_number_of_points(op):
+    class Call(torch.nn.Module):
+        def forward(self, index, offset, weights):
+            some = {"queries": Points(index, offset), "weights": weights, "previous": None, "base": None}
+            return call(op, arguments("points") | some, "hoisted")
+
+    index, offset = arguments("points")["queries"]
+    weights = arguments("points")["weights"]
+    count = torch.export.Dim("count", min=2, max=4096)
+    shapes = ({1: count}, {1: count}, {1: count})
+    program = torch.export.export(Call(), (index, offset, weights), dynamic_shapes=shapes)
+    some = (index[:, :33], offset[:, :33], weights[:, :33])
+    torch.testing.assert_close(program.module()(*some), Call()(*some))
