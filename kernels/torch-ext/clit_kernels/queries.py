@@ -83,6 +83,14 @@ def as_points(queries: Queries, batch: int) -> Points:
     return Points(index, queries.offset.reshape(batch, -1, 2))
 
 
+def constant(queries: Queries) -> Queries:
+    """The same queries with offsets that no gradient reaches."""
+    if isinstance(queries, Grid):
+        row, row_offset, col, col_offset = queries
+        return Grid(row, row_offset.detach(), col, col_offset.detach())
+    return queries._replace(offset=queries.offset.detach())
+
+
 def tap_offsets(radius: int, device: torch.device | None = None) -> Tensor:
     """(K*K, 2) int64 offsets (y, x) of the window's pixels, row-major, K = 2 * radius + 1."""
     side = torch.arange(-radius, radius + 1, device=device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..backends import choose, triton_or
-from ..queries import Queries, Raster
+from ..queries import Queries, Raster, constant
 from ..shapes import check_added, check_heads, check_layers, check_maps, check_weights
 from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import coordinate_decode_hoisted
@@ -30,6 +30,9 @@ def coordinate_decode(
     backend: str = "auto",
 ) -> Tensor:
     """Decode attention-scaled values to residuals (Chen et al., CVPR 2023, equations 3 and 9).
+
+    Positions and cells are constants: no gradient reaches the queries' offsets or ``cell``. Triton
+    differentiates once, and so does "hoisted" for a raster.
 
     Args:
         weights: (B, Q, H, K*K) attention weights, as ``local_attention`` returns them.
@@ -56,6 +59,7 @@ def coordinate_decode(
     check_layers("coordinate_decode", area * channels + 2, mlp_weights, mlp_biases)
     out = mlp_weights[-1].shape[0]
     check_added("coordinate_decode", batch, queries.count, out, cell, previous, base)
+    queries, cell = constant(queries), cell.detach()
     chosen = choose(
         "coordinate_decode",
         backend,

@@ -5,7 +5,7 @@ from torch import Tensor
 from ..backends import choose, triton_or
 from ..coordinate_decode import why_not_shape
 from ..local_attention import why_not as why_not_attention
-from ..queries import Queries
+from ..queries import Queries, constant
 from ..shapes import check_added, check_heads, check_layers, check_maps, check_window
 from ..triton_support import why_not_triton
 from .hoisted import decode_stage_hoisted
@@ -30,6 +30,9 @@ def decode_stage(
 ) -> Tensor:
     """Residual of one stage: ``coordinate_decode(local_attention(q, k), v)`` without the weights in between.
 
+    Positions and cells are constants: no gradient reaches the queries' offsets or ``cell``. Triton
+    differentiates once, and so does "hoisted" for a raster.
+
     Args:
         q, k, v: (B, C, h, w) maps of one dtype.
         queries: ``Grid``, ``Points`` or ``Raster`` on those maps; Q queries per image.
@@ -52,6 +55,7 @@ def decode_stage(
     check_layers("decode_stage", stage.area * v.shape[1] + 2, stage.mlp_weights, stage.mlp_biases)
     out = stage.mlp_weights[-1].shape[0]
     check_added("decode_stage", v.shape[0], queries.count, out, cell, previous, base)
+    queries, cell = constant(queries), cell.detach()
     chosen = choose("decode_stage", backend, lambda name: why_not(name, v, q, k, queries, stage, cell))
     args = (q, k, v, queries, stage, cell)
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..backends import choose, triton_or
-from ..queries import Queries
+from ..queries import Queries, constant
 from ..shapes import check_heads, check_maps, check_window
 from ..triton_support import MAX_BATCH, why_not_triton
 from .hoisted import local_attention_hoisted
@@ -26,6 +26,9 @@ def local_attention(
 ) -> Tensor:
     """Cross-scale local attention (Chen et al., CVPR 2023, equations 2 to 7, up to the softmax).
 
+    Positions are constants: no gradient reaches the queries' offsets. Triton differentiates once, and so does
+    "hoisted" for a raster.
+
     Args:
         q, k: (B, C, h, w) query and key maps of one dtype; C is a multiple of ``heads``.
         queries: ``Grid``, ``Points`` or ``Raster`` on that map; Q queries per image. A grid's pixels lie on
@@ -44,6 +47,7 @@ def local_attention(
     check_maps("local_attention", queries, q=q, k=k)
     check_heads("local_attention", "q", q.shape[1], heads)
     check_window("local_attention", heads, radius, proj_weight, proj_bias)
+    queries = constant(queries)
     chosen = choose(
         "local_attention",
         backend,

@@ -1,0 +1,23 @@
+"""What must hold of the gradients of an op's call with positions and cells that ask for some."""
+
+import torch
+from misfits import arguments, call, moved
+
+from clit_kernels import Grid, Points, Raster
+
+KINDS = ["points", "grid", "raster"]
+
+
+def assert_constant(op: str, kind: str, backend: str, device: torch.device) -> None:
+    """No gradient of offsets and cell, the usual ones of the rest."""
+    fitting = moved(arguments(kind), device)
+    queries: Grid | Points | Raster = fitting["queries"]
+    asking = [t.requires_grad_() for t in (*queries, fitting["cell"]) if t.is_floating_point()]
+    value = {"local_attention": "q", "coordinate_decode": "weights", "decode_stage": "v"}[op]
+    fitting[value] = fitting[value].clone().requires_grad_()
+    call(op, fitting, backend).square().sum().backward()
+    assert all(t.grad is None for t in asking)
+    assert fitting[value].grad.abs().max() > 0
+    # and where nothing else asks
+    fitting[value] = fitting[value].detach()
+    assert not call(op, fitting, backend).requires_grad
