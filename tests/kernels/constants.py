@@ -3,16 +3,17 @@
 import torch
 from misfits import arguments, call, moved
 
-from clit_kernels import Grid, Points, Raster
-
 KINDS = ["points", "grid", "raster"]
 
 
 def assert_constant(op: str, kind: str, backend: str, device: torch.device) -> None:
     """No gradient of offsets and cell, the usual ones of the rest."""
     fitting = moved(arguments(kind), device)
-    queries: Grid | Points | Raster = fitting["queries"]
-    asking = [t.requires_grad_() for t in (*queries, fitting["cell"]) if t.is_floating_point()]
+    # copies: the queries are those of other tests too
+    queries = type(fitting["queries"])(*(t.clone() for t in fitting["queries"]))
+    cell = fitting["cell"].clone()
+    fitting |= {"queries": queries, "cell": cell}
+    asking = [t.requires_grad_() for t in (*queries, cell) if t.is_floating_point()]
     value = {"local_attention": "q", "coordinate_decode": "weights", "decode_stage": "v"}[op]
     fitting[value] = fitting[value].clone().requires_grad_()
     call(op, fitting, backend).square().sum().backward()
