@@ -21,6 +21,15 @@ PICTURE_SUFFIXES = (
     *PHOTOGRAPH_SUFFIXES, ".apng", ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2",
 )  # fmt: skip
 
+UNREADABLE_SUFFIXES = (
+    ".heic", ".heif", ".hif", ".jxl",
+    ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".orf", ".rw2", ".rwl",
+    ".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mrw", ".kdc", ".dcr", ".erf", ".mef", ".mos", ".gpr",
+)  # fmt: skip
+"""Of photographs that no reader here knows, raw ones most of all: they are named where they are left out."""
+
+UNREADABLE = "its format cannot be read here: save it as JPEG, PNG or TIFF first"
+
 STALE = 3600
 """Seconds without a change after which a part has no writer any more."""
 
@@ -28,6 +37,11 @@ STALE = 3600
 def is_picture_name(path: str | os.PathLike) -> bool:
     """Whether a folder's file is taken for a picture that can be enlarged, by its extension."""
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_unreadable_name(path: str | os.PathLike) -> bool:
+    """Whether it is taken for a photograph in a format that cannot be read."""
+    return Path(path).suffix.lower() in UNREADABLE_SUFFIXES
 
 
 def is_photograph_name(path: str | os.PathLike) -> bool:

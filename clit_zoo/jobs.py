@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import ClitZooError, ImageError
+from .files import UNREADABLE, is_unreadable_name
 from .imaging import check_output, format_of, is_picture_name, probe
 from .imaging.formats import OUTPUT_FORMATS, OutputFormat
 
@@ -112,23 +113,36 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
     """The files named and the pictures in the folders named, each once; a failed Job for what is not there.
 
     Folders are searched for picture extensions, sorted, hidden names and the output folder left out;
-    subfolders only if `recursive`. A folder that may not be read is a failed Job.
+    subfolders only if `recursive`. A folder that may not be read is a failed Job; a photograph in a format
+    that cannot be read is a skipped one, unless its folder holds nothing else, which is a failed one.
     """
     seen: set[str] = set()
     for path in paths:
         found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
-        if not found:
+        if all(isinstance(item, Job) and item.status == "skipped" for item in found):
             job = Job(path)
             job.fail(
                 f"the folder {path} holds no pictures"
+                + _only([str(item.source.relative_to(path)) for item in found if isinstance(item, Job)])
                 + ("." if recursive else "; -r searches its subfolders.")
             )
             yield job
+            continue
         for item in found:
             real = os.path.realpath(item.source if isinstance(item, Job) else item.path)
             if real not in seen:
                 seen.add(real)
                 yield item
+
+
+def _only(names: list[str]) -> str:
+    """What is there instead of pictures that can be read."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f" in a format that can be read, only {', '.join(names[:3])}{more}: save as JPEG, PNG or TIFF first"
+    )
 
 
 def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Input | Job]:
@@ -144,8 +158,14 @@ def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Inpu
         )
         below = Path(here).relative_to(folder)
         for name in sorted(names):
-            if not name.startswith(".") and is_picture_name(name):
+            if name.startswith("."):
+                continue
+            if is_picture_name(name):
                 yield Input(Path(here, name), below)
+            elif is_unreadable_name(name):
+                job = Job(Path(here, name))
+                job.skip(UNREADABLE)
+                yield job
     for error in unread:
         job = Job(Path(error.filename))
         job.fail(

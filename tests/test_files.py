@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from clit_zoo.files import STALE, is_photograph_name, is_picture_name, remove_stale, replacing
+from clit_zoo.files import (
+    PICTURE_SUFFIXES,
+    STALE,
+    UNREADABLE_SUFFIXES,
+    is_photograph_name,
+    is_picture_name,
+    is_unreadable_name,
+    remove_stale,
+    replacing,
+)
 
 WRITER = """
 import sys
@@ -38,6 +47,11 @@ for turn in range(20):
 )
 def test_names_of_pictures(name, picture, photograph):
     assert (is_picture_name(name), is_photograph_name(name)) == (picture, photograph)
+
+
+def test_what_cannot_be_read_is_no_picture():
+    assert is_unreadable_name("a/IMG_1.HEIC") and not is_unreadable_name("heic")
+    assert not set(PICTURE_SUFFIXES) & set(UNREADABLE_SUFFIXES)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
+from ..files import UNREADABLE, is_unreadable_name
 from . import metadata, png, tiff
 from .picture import Origin, Picture, from_samples
 from .pil import from_pil, has_alpha
@@ -42,6 +43,7 @@ def probe(path: str | os.PathLike) -> Header:
     source = os.fspath(path)
     with _opened(source) as file:
         head = file.read(33)
+        _refuse_raw(head, source)
         if (header := png.parse_header(head)) is not None:
             return _probe_png(file, header, source)
         if head.startswith(_TIFF_SIGNATURES) and (found := _probe_tiff(file, source)):
@@ -65,6 +67,7 @@ def read(path: str | os.PathLike) -> Picture:
     source = os.fspath(path)
     with _opened(source) as file:
         head = file.read(33)
+        _refuse_raw(head, source)
         header = png.parse_header(head)
         if header is not None and header.depth == 16:
             return _read_png(file, header, source)
@@ -73,6 +76,12 @@ def read(path: str | os.PathLike) -> Picture:
         with _pillow(file) as image:
             _check_pixels(image.width, image.height, source)
             return from_pil(image, source, kind="path")
+
+
+def _refuse_raw(head: bytes, source: str) -> None:
+    """Most raw photographs are TIFFs too, whose first picture, all that would be read, is a thumbnail."""
+    if head.startswith(_TIFF_SIGNATURES) and is_unreadable_name(source):
+        raise ImageError(f"{source}: {UNREADABLE}.")
 
 
 def _probe_png(file: IO[bytes], header: png.PngHeader, source: str) -> Header:
@@ -174,6 +183,8 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
     except PermissionError as error:
         raise ImageError(f"{source} may not be read; check its permissions.") from error
     except UnidentifiedImageError as error:
+        if is_unreadable_name(source):
+            raise ImageError(f"{source}: {UNREADABLE}.") from error
         raise ImageError(
             f"{source} is not a picture in a format known here (PNG, JPEG, WebP, TIFF, GIF, BMP…), or its "
             "header is damaged; convert it to PNG, or copy it again."

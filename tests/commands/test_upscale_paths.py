@@ -95,6 +95,35 @@ def test_a_folder_that_cannot_be_searched_is_a_failure(run, model, save, monkeyp
     assert result.code == 1 and "folder in cannot be read" in result.err and "no pictures" not in result.err
 
 
+def test_photographs_that_cannot_be_read_are_named(run, model, save):
+    save("in/p.png")
+    for name in (
+        "in/x.heic",
+        "in/sub/y.CR2",
+        "in/._x.heic",
+        "only/1.dng",
+        "only/2.jxl",
+        "only/3.raf",
+        "only/4.orf",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"whatever it is")
+    result = run("upscale", "in", "-r", "-o", "out")
+    assert result.code == 0 and "1 enlarged, 2 skipped" in result.out and not result.err
+    for name in ("in/x.heic", "in/sub/y.CR2"):
+        assert (
+            f"{name}: skipped, its format cannot be read here: save it as JPEG, PNG or TIFF first"
+            in result.out
+        )
+    result = run("upscale", "only", "-o", "out")
+    assert result.code == 1 and "1 failed" in result.out and "skipped" not in result.out
+    assert (
+        "no pictures in a format that can be read, only 1.dng, 2.jxl, 3.raf and 1 more: save as" in result.err
+    )
+    result = run("upscale", "in/x.heic", "-o", "out")
+    assert result.code == 1 and "in/x.heic: its format cannot be read here: save it as JPEG" in result.err
+
+
 def test_an_output_out_of_reach_fails_alone(run, model, save, monkeypatch):
     save("a.png")
     save("b.png")

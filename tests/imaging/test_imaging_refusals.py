@@ -39,6 +39,21 @@ def test_files_that_are_no_pictures(tmp_path):
         imaging.read("a\0b.png")
 
 
+def test_formats_that_cannot_be_read(tmp_path, rgb):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (tmp_path / "b.HEIF").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100))
+    # such a one has a thumbnail before the photograph
+    Image.fromarray(rgb).save(tmp_path / "c.tif")
+    (tmp_path / "c.tif").rename(tmp_path / "c.NEF")
+    for name in ("a.heic", "b.HEIF", "c.NEF"):
+        broken(tmp_path / name, "save it as JPEG, PNG or TIFF first")
+        with pytest.raises(ImageError, match="cannot be read here"):
+            imaging.probe(tmp_path / name)
+    # a JPEG whatever its name says
+    Image.fromarray(rgb).save(tmp_path / "d.heic", format="jpeg")
+    assert imaging.read(tmp_path / "d.heic").width == rgb.shape[1]
+
+
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "gif", "bmp", "tif", "deep.png", "deep.tif"])
 def test_truncated_files(extension, tmp_path):
     noise = np.random.default_rng(3).integers(0, 256, (60, 60, 3), dtype=np.uint8)
