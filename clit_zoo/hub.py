@@ -75,7 +75,7 @@ def resolve(
     Raises ModelNotFoundError, WeightsNotFoundError (the model is known, its weights do not exist), HubError
     (network, refusal, damaged download).
     """
-    text = os.fspath(name_or_path)
+    text = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else name_or_path
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ModelNotFoundError(f"{text!r} is no name of a model, folder or Hub repository.")
     if revision is not None and not is_revision(revision):

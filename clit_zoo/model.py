@@ -105,7 +105,8 @@ class SuperResolver(nn.Module):
 
         Raises:
             ImageError: a tensor's shape or type does not fit.
-            ScaleError: the images' cells ask for different plans or are not positive; ``sizes`` do not fit.
+            ScaleError: ``sizes`` do not fit; in a cascade, the images' cells ask for different plans or are
+                not positive (a one-stage model does not look, which would make a GPU wait).
         """
         h, w = self._check(image)
         coords, cell = self._checked_positions(image, coords, cell)
@@ -303,6 +304,11 @@ class SuperResolver(nn.Module):
 
     @staticmethod
     def _check(image: Tensor) -> Size:
+        if not isinstance(image, Tensor):
+            raise ImageError(
+                f"image must be a float tensor (B, 3, h, w) in [0, 1]; got a {type(image).__name__}. "
+                "`upscale` takes files, PIL images and arrays"
+            )
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or 0 in image.shape:
             raise ImageError(
                 f"image must be a float tensor (B, 3, h, w) in [0, 1]; got {image.dtype} {tuple(image.shape)}"

@@ -102,14 +102,17 @@ def main(argv: list[str] | None = None) -> None:
     for row in range(rows):
         point, stage = divmod(row, len(stages))
         weights = stages[stage][0, point]
-        x, y = points[point]
-        shown = side * h / sizes[stage][0]
-        seen = window(image, x + 0.5, y + 0.5, shown, 8 * side)
+        # the K×K weights lie around the nearest feature pixel, which a point may be half a pixel off
+        nearest = geometry.points(coords[:, point : point + 1], sizes[stage])
+        (row_index, column), (dy, dx) = nearest.index[0, 0].tolist(), nearest.offset[0, 0].tolist()
+        ratio = h / sizes[stage][0]
+        middle = (column + 0.5) * w / sizes[stage][1], (row_index + 0.5) * ratio
+        seen = window(image, *middle, side * ratio, 8 * side)
         panels = [panel.numpy() for panel in (seen, weights.mean(0), *weights)]
         titles = ["input", "mean", *(f"head {i + 1}" for i in range(heads))]
         for axes, panel, title in zip(grid[row], panels, titles, strict=True):
             axes.imshow(panel, cmap="viridis", vmin=0, extent=(0, 1, 1, 0))
-            axes.plot(0.5, 0.5, "o", color="red", markersize=2)
+            axes.plot(0.5 + dx / side, 0.5 + dy / side, "o", color="red", markersize=2)
             axes.set(xticks=[], yticks=[], title=title if row == 0 else "")
         grid[row, 0].set_ylabel(f"{point + 1}, stage {stage + 1}", fontsize=8)
     figure.savefig(args.out, dpi=150)
@@ -121,3 +124,5 @@ if __name__ == "__main__":
         main()
     except (clit_zoo.ClitZooError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 import clit_zoo
+from clit_zoo import imaging
 
 PICTURE = Path(__file__).parent / "astronaut.png"
 CROP = (0.22, 0.0, 0.72, 0.5)
@@ -26,7 +27,8 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=PICTURE.with_name("before_after.png"))
     args = parser.parse_args()
 
-    small = Image.open(args.picture).convert("RGB")
+    color = imaging.read(args.picture).color[0]  # upright and 8 bits, whatever the file holds
+    small = Image.fromarray((color * 255).round().byte().permute(1, 2, 0).numpy())
     large = clit_zoo.from_pretrained(args.model).upscale(small, args.scale)
     panels = [
         small.resize(large.size, Image.Resampling.NEAREST),
@@ -47,3 +49,5 @@ if __name__ == "__main__":
         main()
     except (clit_zoo.ClitZooError, OSError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")

@@ -10,6 +10,7 @@ validation. --strategy, --queries and the recipe's defaults are explained in cli
 """
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ from clit_zoo.training.patches import QUERIES
 from clit_zoo.training.photographs import Photographs
 from clit_zoo.training.processes import Processes
 from clit_zoo.training.recipe import Recipe
-from clit_zoo.training.start import NEW_STAGES, starting_model
+from clit_zoo.training.start import NEW_STAGES, name_of_source, starting_model
 from clit_zoo.training.strategies import STRATEGIES
 from clit_zoo.training.validation import Validation
 
@@ -40,15 +41,19 @@ STARTED = time.monotonic()
 
 def count(word: str) -> int:
     """A whole number from 1."""
-    if (number := int(word)) < 1:
-        raise ValueError
+    if not word.isdecimal() or (number := int(word)) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
     return number
 
 
 def minutes(word: str) -> float:
     """A number of at least 0."""
-    if not (number := float(word)) >= 0:
-        raise ValueError
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of minutes from 0")
     return number
 
 
@@ -123,15 +128,20 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = options().parse_args(argv)
-    command = ["python", "examples/finetune.py", *(sys.argv[1:] if argv is None else argv)]
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    program = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]] if several else ["python"]
+    command = [*program, "examples/finetune.py", *(sys.argv[1:] if argv is None else argv)]
     if args.threads:
         torch.set_num_threads(args.threads)
     processes = Processes(args.device)
-    train(args, processes, command)
+    stopped_by = train(args, processes, command)
     processes.close()  # not after an error: the others may be waiting for this process, and it for them
+    if stopped_by is not None:
+        sys.exit(128 + stopped_by)  # "&&" in a shell must not go on to a model that is not there
 
 
-def train(args: argparse.Namespace, processes: Processes, command: list[str]) -> None:
+def train(args: argparse.Namespace, processes: Processes, command: list[str]) -> int | None:
+    """Train as asked; returns the number of the signal that stopped it, if one did."""
     say = tqdm.write if processes.main else lambda text: None
     if args.bf16 is None:
         args.bf16 = processes.device.type == "cuda" and has_bfloat16()
@@ -173,7 +183,7 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
         f"×{photographs.reach / args.patch:.1f}"
     )
 
-    start = "random weights" if args.from_scratch else f"the weights of {Path(args.model).name}"
+    start = "random weights" if args.from_scratch else f"the weights of {name_of_source(args.model)}"
     if args.stages and not args.from_scratch:
         start += f" made a cascade of {args.stages} stages (new ones: {args.new_stages})"
 
@@ -209,9 +219,9 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
     if args.leg_out and processes.main:
         kept = write_leg(run, args.leg_out, leg_bytes)
         say(f"wrote the leg {args.leg_out} at step {run.step}: {', '.join(kept)}")
-    if finished:
-        return
-    say(f"stopped at step {run.step} of {recipe.steps}; the same command goes on from there")
+    if not finished:
+        say(f"stopped at step {run.step} of {recipe.steps}; the same command goes on from there")
+    return None if finished else run.stopped_by
 
 
 def fail(message: str) -> NoReturn:
@@ -231,3 +241,5 @@ if __name__ == "__main__":
         fail(f"Error: {error}")
     except torch.OutOfMemoryError as error:
         fail(f"Error: not enough memory ({str(error).splitlines()[0]}): raise --accumulate or lower --batch")
+    except KeyboardInterrupt:
+        fail("Interrupted.")

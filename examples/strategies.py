@@ -62,3 +62,5 @@ if __name__ == "__main__":
         main()
     except clit_zoo.ClitZooError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")

@@ -108,6 +108,7 @@ class Run:
         self.losses: list[Tensor] = []
         self.best: dict[str, Any] = {}
         self.changed: list[str] = []
+        self.stopped_by: int | None = None
         self.history: list[Entry] = []
         self._measured: tuple[int, Results] | None = None
         if min(save_every, log_every) < 1:
@@ -169,10 +170,11 @@ class Run:
                     if validates:
                         self.save()  # a validation that fails or is killed must not cost steps
                         self._validate(log)
-                    stops = self._stops(signal.seen or time.perf_counter() > deadline)
+                    stops = self._stops(signal.number is not None or time.perf_counter() > deadline)
                     if stops or validates or self.step % self.save_every == 0 or last:
                         self.save()
                     if stops:
+                        self.stopped_by = signal.number
                         break
         finally:
             batches.close()

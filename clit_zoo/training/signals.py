@@ -6,10 +6,10 @@ from typing import Any
 
 
 class StopSignal:
-    """While it lasts, SIGTERM and the first Ctrl-C only set ``seen``; a second Ctrl-C interrupts."""
+    """While it lasts, SIGTERM and the first Ctrl-C only set ``number``; a second Ctrl-C interrupts."""
 
     def __init__(self) -> None:
-        self.seen = False
+        self.number: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -23,6 +23,6 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.seen and number == signal.SIGINT:
+        if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.seen = True
+        self.number = number

@@ -14,6 +14,7 @@ from ..model_folder import CONFIG_FILE
 from ..pretrained import from_pretrained
 
 NEW_STAGES = ("copy", "random")
+FINETUNED = "-finetuned"
 
 
 def starting_model(
@@ -33,8 +34,9 @@ def starting_model(
         from_scratch: random weights.
         stages: make it a cascade of so many, see ``with_stages``.
         new_stages: "copy" or "random".
-        name: what the result is called; by default the registered name of a model of its settings, else the
-            source's own.
+        name: what the result is called; by default the source's name (that of a registered model of its
+            settings where the stages are others or the weights random), with "-finetuned" after a registered
+            one: its pictures and figures must not pass for those of the model that everybody has.
         seed: of the random weights.
 
     Raises:
@@ -50,9 +52,16 @@ def starting_model(
             raise WeightsNotFoundError(f"{error} To train it from random weights: --from-scratch.") from error
     if stages is not None:
         model = with_stages(model, stages, new_stages)
-    config = model.config.with_overrides(name=name or registry.name_of(model.config) or model.config.name)
-    model.config = config
+    model.config = model.config.with_overrides(name=name or _new_name(model.config, from_scratch))
     return model
+
+
+def name_of_source(source: str | os.PathLike[str]) -> str:
+    """What a card calls the model at ``source``: no folders of this machine, which readers do not have."""
+    text = os.fspath(source)
+    if not (Path(text) / CONFIG_FILE).is_file():
+        return text
+    return f"{ModelConfig.from_json(Path(text) / CONFIG_FILE).name} ({Path(text).resolve().name})"
 
 
 def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> SuperResolver:
@@ -101,6 +110,16 @@ def first_stages(model: SuperResolver, stages: int) -> SuperResolver:
     kept = shorter.state_dict().keys()
     shorter.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})
     return shorter.to(model.device, model.dtype).train(model.training)
+
+
+def _new_name(config: ModelConfig, from_scratch: bool) -> str:
+    known = registry.name_of(config)
+    if from_scratch:
+        return known or config.name
+    name = config.name.removesuffix(FINETUNED)
+    if name not in registry.REGISTRY:
+        return config.name
+    return (known or name) + FINETUNED
 
 
 def _config_of(source: str | os.PathLike[str]) -> ModelConfig:

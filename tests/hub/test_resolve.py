@@ -83,7 +83,7 @@ def test_path_that_does_not_exist(name, tmp_path, monkeypatch):
         hub.resolve(name)
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x\0y", "a" * 5000])
+@pytest.mark.parametrize("name", ["", "  ", "x\0y", "a" * 5000, None, 5])
 def test_not_a_name(name):
     with pytest.raises(ModelNotFoundError):
         hub.resolve(name)

@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def run_as_program(script, words: list[str], monkeypatch) -> str:
         runpy.run_path(script.__file__, run_name="__main__")
     assert isinstance(end.value.code, str) and end.value.code.count("\n") == 0
     return end.value.code
+
+
+def test_an_interrupted_run_ends_like_an_interrupted_program(
+    script, arguments, tmp_path, monkeypatch, capsys
+):
+    update = script.Run._update
+
+    def interrupted(run, parts):
+        signal.raise_signal(signal.SIGINT)
+        return update(run, parts)
+
+    monkeypatch.setattr(script.Run, "_update", interrupted)
+    with pytest.raises(SystemExit) as end:
+        script.main(arguments)
+    assert end.value.code == 130  # "&&" in a shell stops there
+    assert "stopped at step 1 of 12; the same command goes on" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_a_cascade_from_a_one_stage_model(script, arguments, pictures, tmp_path, monkeypatch, capsys):
@@ -58,7 +76,8 @@ def test_a_cascade_from_a_one_stage_model(script, arguments, pictures, tmp_path,
     assert best == model.config
     card = (run / "model" / "README.md").read_text()
     for part in (
-        "license: apache-2.0", "From the weights of", "on 4 pictures", "--stages 3", "strategy cumulative",
+        "license: apache-2.0", "From the weights of tiny (",  "on 4 pictures", "--stages 3",
+        "strategy cumulative",
         "12 of 12 steps of 4 patches of 16×16 (48 patches)", "| ×2 | ×6 |",
     ):  # fmt: skip
         assert part in card, part
@@ -148,7 +167,7 @@ def test_mistakes_end_with_one_line(script, arguments, monkeypatch, change, mess
 def test_numbers_that_are_none(script, arguments, option, value, capsys):
     with pytest.raises(SystemExit) as end:
         script.main([*arguments, option, value])
-    assert end.value.code == 2 and f"argument {option}: invalid" in capsys.readouterr().err
+    assert end.value.code == 2 and f"argument {option}: {value!r} is not a" in capsys.readouterr().err
 
 
 def test_a_resumed_run_tells_what_it_was_before(script, arguments, pictures, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def test_stopped_by_time_or_signal_it_goes_on(photographs, tmp_path, monkeypatch
     whole = start(photographs, tmp_path / "whole")
     whole.train()
     run = start(photographs, tmp_path / "stopped")
-    assert run.train(minutes=0) is False and run.step == 1
+    assert run.train(minutes=0) is False and run.step == 1 and run.stopped_by is None
     run = start(photographs, tmp_path / "stopped")
     update = run._update
 
@@ -107,7 +107,7 @@ def test_stopped_by_time_or_signal_it_goes_on(photographs, tmp_path, monkeypatch
         return update(parts)
 
     monkeypatch.setattr(run, "_update", signalled)
-    assert run.train() is False and run.step == 6
+    assert run.train() is False and run.step == 6 and run.stopped_by == signal.SIGTERM
     run = start(photographs, tmp_path / "stopped")
     assert run.train() is True
     same_state(whole, run)

@@ -11,7 +11,7 @@ from clit_zoo.decoders.clit import GAIN
 from clit_zoo.errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
 from clit_zoo.training.loop import Run
 from clit_zoo.training.recipe import Recipe
-from clit_zoo.training.start import first_stages, starting_model, with_stages
+from clit_zoo.training.start import first_stages, name_of_source, starting_model, with_stages
 
 
 def new_stage(state: dict, name: str) -> bool:
@@ -90,9 +90,19 @@ def test_from_scratch_by_name_or_folder(tiny):
 
 def test_a_cascade_of_a_registered_model_takes_its_name(tmp_path):
     folder = clit_zoo.create_model("edsr-light-lit").save_pretrained(tmp_path / "x")
-    assert starting_model(folder, stages=3).config.name == "edsr-light-clit"
-    assert starting_model(folder, stages=2).config.name == "edsr-light-lit"
+    assert starting_model(folder).config.name == "edsr-light-lit-finetuned"
+    assert starting_model(folder, from_scratch=True).config.name == "edsr-light-lit"
+    assert starting_model(folder, stages=3, from_scratch=True).config.name == "edsr-light-clit"
+    model = starting_model(folder, stages=3)
+    assert model.config.name == "edsr-light-clit-finetuned"
+    assert starting_model(folder, stages=2).config.name == "edsr-light-lit-finetuned"
     assert starting_model(folder, stages=2, name="mine").config.name == "mine"
+    again = model.save_pretrained(tmp_path / "y" / "model")
+    assert starting_model(again).config.name == "edsr-light-clit-finetuned"
+    model.config = model.config.with_overrides(name="mine")
+    assert starting_model(model.save_pretrained(tmp_path / "z")).config.name == "mine"
+    assert name_of_source(again) == "edsr-light-clit-finetuned (model)"
+    assert [name_of_source(name) for name in ("rdn-clit", "org/repo")] == ["rdn-clit", "org/repo"]
 
 
 def test_a_model_without_weights_says_how_to_train_it(monkeypatch):
