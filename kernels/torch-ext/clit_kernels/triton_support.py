@@ -82,6 +82,16 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def power_of_two(n: int) -> int:
+    """The least power of two that is not below n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def width_block(width: int) -> int:
+    """Channels of a head as the kernels take them: a matrix instruction needs 16."""
+    return max(16, power_of_two(width))
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """``input_precision`` of tl.dot: "tf32" only for float32 where the user asked torch for it."""
     if dtype != torch.float32 or torch.version.hip:

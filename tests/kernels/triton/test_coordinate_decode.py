@@ -14,7 +14,8 @@ from op_cases import (
 )
 
 from clit_kernels import Grid, Points, Raster, coordinate_decode, settings
-from clit_kernels.coordinate_decode import coordinate_decode_reference, function, launch, prepare, tiles
+from clit_kernels.coordinate_decode import coordinate_decode_reference, function, launch, prepare
+from clit_kernels.triton_support import power_of_two
 
 LONG = {"grid x1.01", "grid x17.3", "grid x3.999", "grid x1.2 and x6.7", "raster of 20"}
 ALL = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUERIES]
@@ -265,7 +266,7 @@ def test_memory_kept_for_the_backward_pass(device):
 
 def test_an_order_for_each_number_of_queries():
     def hoisted(pixels, slots, count):
-        return launch.prefer_hoisted(pixels, slots, count, 256, 8, max(4, min(32, tiles.power_of_two(slots))))
+        return launch.prefer_hoisted(pixels, slots, count, 256, 8, max(4, min(32, power_of_two(slots))))
 
     assert not hoisted(pixels=1000, slots=1, count=1000)
     assert not hoisted(pixels=1000, slots=4, count=4000)

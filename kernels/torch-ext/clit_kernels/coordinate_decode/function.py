@@ -10,10 +10,11 @@ from torch.autograd.function import once_differentiable
 
 from .. import settings
 from ..backends import explained
+from ..places import Places
 from ..queries import Queries, Raster
 from ..triton_support import DTYPES, LAUNCH, channels_last, dot_precision, kernel_dtype, on_device
 from . import kernel_backward, tiles
-from .launch import Places, first_layer, later_layers, shape_of
+from .launch import first_layer, later_layers, shape_of
 from .prepare import Layers, prepare
 
 PROGRAMS = 512
@@ -141,7 +142,7 @@ def backward_queries(
             programs = -(-count // tile["QUERIES"]) * (shape["HEADS"] // tile["GROUP"])
             read, strides = channels_last(v)
             kernel_backward.grad_queries[(programs, batch)](
-                weights, read, layers.first, grad, places.row, places.col, to_weights,
+                weights, read, layers.first, grad, places.where, places.col, to_weights,
                 weights if to_v is None else to_v, count, h, w, places.cols, *strides, **shape,
                 MODE=places.mode, ADD_VALUES=to_v is not None, PRECISION=precision, **tile, **LAUNCH,
             )  # fmt: skip
@@ -176,7 +177,7 @@ def backward_first(
     v, strides = channels_last(v)
     with on_device(v):
         kernel_backward.grad_first[(programs, parts)](
-            weights, v, grad, places.row, places.col, out, total, max(1, count), h, w, places.cols, part,
+            weights, v, grad, places.where, places.col, out, total, max(1, count), h, w, places.cols, part,
             *strides, **shape, MODE=places.mode, PRECISION=dot_precision(v.dtype), **tile, **LAUNCH,
         )  # fmt: skip
     blocks = out.sum(0)[:, :, : shape["WIDTH"], :hidden]

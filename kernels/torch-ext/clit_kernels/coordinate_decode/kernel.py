@@ -15,9 +15,7 @@ the padding. ``kernel_mlp.py`` has the layers after it, ``kernel_backward.py`` t
 import triton
 import triton.language as tl
 
-GRID = tl.constexpr(0)
-POINTS = tl.constexpr(1)
-RASTER = tl.constexpr(2)
+from ..places import GRID, POINTS
 
 
 @triton.jit

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .. import settings
-from ..local_attention.launch import axis_starts
-from ..queries import Grid, Points, Queries
+from ..places import Places, axis_starts
+from ..queries import Grid, Queries
 from ..triton_support import DTYPES, LAUNCH, channels_last, dot_precision, on_device
 from . import kernel, kernel_mlp, tiles
 from .prepare import Layers, padded_map, segments
@@ -21,27 +21,6 @@ for every 32 feature pixels and passes U through shared memory.
 
 OVERHANG = 64
 """Feature pixels beyond the map that a tile may cover."""
-
-
-class Places(NamedTuple):
-    """Where the queries are, as the kernels read it; see ``kernel.nearest``."""
-
-    mode: int
-    row: Tensor
-    col: Tensor
-    count: int  # type: ignore[assignment]
-    cols: int
-
-    @classmethod
-    def of(cls, queries: Queries) -> "Places":
-        count = queries.count
-        if isinstance(queries, Grid):
-            row, col = queries.row.contiguous(), queries.col.contiguous()
-            return cls(kernel.GRID.value, row, col, count, col.shape[0])
-        if isinstance(queries, Points):
-            index = queries.index.contiguous()
-            return cls(kernel.POINTS.value, index, index, count, 1)
-        return cls(kernel.RASTER.value, queries.offset, queries.offset, count, 1)
 
 
 class Slots(NamedTuple):
@@ -150,7 +129,7 @@ def direct(weights: Tensor, v: Tensor, queries: Queries, layers: Layers, shape: 
     programs = -(-count // tile["QUERIES"]) * (shape["HIDDEN"] // tile["COLUMNS"])
     with on_device(weights):
         kernel.direct[(programs, batch)](
-            weights, v, layers.first, layers.constant, places.row, places.col, hidden,
+            weights, v, layers.first, layers.constant, places.where, places.col, hidden,
             count, *v.shape[-2:], places.cols, *strides, **shape, MODE=places.mode,
             PRECISION=dot_precision(v.dtype), **tile, **LAUNCH,
         )  # fmt: skip

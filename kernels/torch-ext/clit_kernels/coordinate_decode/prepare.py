@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tiles import PRODUCTS, power_of_two, width_block
+from ..triton_support import power_of_two, width_block
+from .tiles import PRODUCTS
 
 CHAINED = 1 << 13
 """Numbers of a layer's matrix up to which it is read whole: 16 KiB in half precision."""

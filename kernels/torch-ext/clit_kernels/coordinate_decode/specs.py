@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from ..places import GRID, POINTS, RASTER
 from ..triton_support import DTYPES, KernelSpec
 from . import kernel, kernel_backward, kernel_mlp, tiles
 
@@ -29,7 +30,7 @@ POINTERS = {
 """Pointers that are not to numbers of the maps' dtype."""
 
 STRIDES = ("stride_b", "stride_y", "stride_x")
-MODES = {"grid": kernel.GRID.value, "points": kernel.POINTS.value, "raster": kernel.RASTER.value}
+MODES = {"grid": GRID.value, "points": POINTS.value, "raster": RASTER.value}
 
 
 def specs(arch: str) -> Iterator[KernelSpec]:

@@ -5,8 +5,8 @@ nothing else about them was measured. ``python kernels/benchmarks/tune.py`` repl
 """
 
 from .. import settings
-from ..local_attention.tiles import power_of_two
 from ..settings import Tile
+from ..triton_support import power_of_two, width_block
 
 MAX_WIDTH = 64
 """Channels of one head that the kernels take: with 128, ``direct`` and the backward pass, as they are tiled,
@@ -26,11 +26,6 @@ LARGE_SHARED = ("sm_80", "sm_90", "sm_100")
 
 WARPGROUP = ("sm_90", "sm_100")
 """Chips whose matrix instructions read operands from shared memory: accumulators may take most registers."""
-
-
-def width_block(width: int) -> int:
-    """Channels of a head as the kernels take them: a matrix instruction needs 16."""
-    return max(16, power_of_two(width))
 
 
 def constants(channels: int, heads: int, radius: int, hidden: int) -> dict[str, int]:

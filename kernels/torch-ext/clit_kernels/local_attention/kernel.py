@@ -13,9 +13,7 @@ two bias tables and the weights.
 import triton
 import triton.language as tl
 
-GRID = tl.constexpr(0)
-POINTS = tl.constexpr(1)
-RASTER = tl.constexpr(2)
+from ..places import GRID, POINTS
 
 
 @triton.jit

@@ -9,7 +9,8 @@
 import triton
 import triton.language as tl
 
-from .kernel import GRID, RASTER, _keys, _locate, _sample, _tent
+from ..places import GRID, RASTER
+from .kernel import _keys, _locate, _sample, _tent
 
 
 @triton.jit

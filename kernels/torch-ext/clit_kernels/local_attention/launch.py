@@ -9,8 +9,9 @@ from torch.autograd.function import once_differentiable
 from .. import settings
 from ..backends import explained
 from ..own_precision import own_precision
+from ..places import Places, axis_starts
 from ..position_bias import axis_table
-from ..queries import Grid, Points, Queries, Raster
+from ..queries import Grid, Queries, Raster
 from ..triton_support import DTYPES, LAUNCH, channels_last, dot_precision, kernel_dtype, on_device
 from . import kernel, kernel_backward, tiles
 
@@ -62,35 +63,6 @@ def bias_tables(
     return tables[0] + proj_bias.float().unsqueeze(-1), tables[1].contiguous()
 
 
-class _Places(NamedTuple):
-    """Where the queries are, as the kernels read it; see ``kernel._locate``."""
-
-    mode: int
-    where: Tensor
-    offset: Tensor
-    col: Tensor
-    col_offset: Tensor
-    number: int
-    cols: int
-
-    @classmethod
-    def of(cls, queries: Queries) -> "_Places":
-        count = queries.count
-        if isinstance(queries, Grid):
-            row, row_offset, col, col_offset = (t.contiguous() for t in queries)
-            cols = col.shape[0]
-            return cls(kernel.GRID.value, row, row_offset.float(), col, col_offset.float(), count, cols)
-        offset = queries.offset.float().contiguous()
-        if isinstance(queries, Points):
-            index = queries.index.contiguous()
-            return cls(kernel.POINTS.value, index, offset, index, offset, count, 1)
-        return cls(kernel.RASTER.value, offset, offset, offset, offset, count, 1)
-
-    @property
-    def arguments(self) -> tuple[Tensor, ...]:
-        return self.where, self.offset, self.col, self.col_offset
-
-
 def slots_per_pixel(queries: Queries, h: int, w: int) -> int:
     """About how many queries each feature pixel has; read from shapes, so that no device is waited for."""
     if isinstance(queries, Grid):
@@ -98,12 +70,6 @@ def slots_per_pixel(queries: Queries, h: int, w: int) -> int:
     if isinstance(queries, Raster):
         return queries.offset.shape[1]
     return -(-queries.count // (h * w))
-
-
-def axis_starts(index: Tensor, pixels: int) -> Tensor:
-    """(pixels + 1,) int32 s: positions [s[p], s[p + 1]) of a non-decreasing ``index`` belong to pixel p."""
-    edges = torch.arange(pixels + 1, device=index.device)
-    return torch.searchsorted(index.contiguous(), edges, out_int32=True)
 
 
 def forward(
@@ -120,7 +86,7 @@ def forward(
     scale = shape["WIDTH"] ** -0.5
     slots = slots_per_pixel(queries, h, w)
     arch, dtype = settings.arch_of(q.device), DTYPES[q.dtype]
-    places = _Places.of(queries)
+    places = Places.of(queries)
     with on_device(q):
         if isinstance(queries, Grid) and prefer_grid(shape, slots):
             tile = tiles.tile("forward_grid", arch, dtype, shape, slots)
@@ -184,7 +150,7 @@ def backward(
     """
     batch, channels, h, w = q.shape
     shape = tiles.constants(channels, heads, radius)
-    places = _Places.of(queries)
+    places = Places.of(queries)
     sizes = _table_sizes(queries, batch, heads, shape["SIDE"])
     if weights.numel() == 0:
         made = [
@@ -250,7 +216,7 @@ class _Readers(NamedTuple):
         return self.start, self.col_start, self.order, self.offset, self.col_offset
 
 
-def _readers(queries: Queries, places: _Places, h: int, w: int, margin: int) -> _Readers:
+def _readers(queries: Queries, places: Places, h: int, w: int, margin: int) -> _Readers:
     offset, col_offset = places.offset, places.col_offset
     if isinstance(queries, Grid):
         start, col_start = axis_starts(queries.row, h), axis_starts(queries.col, w)

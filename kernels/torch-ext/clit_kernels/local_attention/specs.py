@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from .. import places
 from ..triton_support import DTYPES, KernelSpec
 from . import kernel, kernel_backward, tiles
 
@@ -65,7 +66,7 @@ def _forward(arch: str, dtype: str, label: str, shape: dict[str, int]) -> Iterat
     for mode in ("GRID", "POINTS", "RASTER"):
         yield _spec(
             "forward_any", arch, dtype, f"{label} {mode.lower()}", shape,
-            maps | sizes | TABLES | PLACES | out | {"count": "i32"}, {"MODE": getattr(kernel, mode).value}, 1,
+            maps | sizes | TABLES | PLACES | out | {"count": "i32"}, {"MODE": getattr(places, mode).value}, 1,
         )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def _backward(arch: str, dtype: str, label: str, shape: dict[str, int]) -> Itera
     vectors = {"query_ptr": f"*{dtype}", "grad_query_ptr": f"*{dtype}", "scale": "fp32"}
     for mode, slots in (("GRID", SLOTS), ("POINTS", 1), ("RASTER", 1)):
         named = f"{label} {mode.lower()}"
-        constants: dict[str, object] = {"MODE": getattr(kernel, mode).value}
+        constants: dict[str, object] = {"MODE": getattr(places, mode).value}
         yield _spec(
             "backward_queries",
             arch,

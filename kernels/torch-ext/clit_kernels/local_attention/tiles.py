@@ -5,6 +5,7 @@ The defaults fit the 64 KiB of shared memory of a gfx942 and the 99 KiB of consu
 
 from .. import settings
 from ..settings import Tile
+from ..triton_support import power_of_two, width_block
 
 MAX_WIDTH = 128
 """Channels of one head that the kernels take."""
@@ -16,18 +17,13 @@ GRID_WINDOW = 4096
 """Taps x channels of one head (both rounded up) up to which ``forward_grid`` keeps a window on chip."""
 
 
-def power_of_two(n: int) -> int:
-    """The least power of two that is not below n."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
 def constants(channels: int, heads: int, radius: int) -> dict[str, int]:
     """The constexpr arguments that a shape decides."""
     width, side = channels // heads, 2 * radius + 1
     return {
         "HEADS": heads,
         "WIDTH": width,
-        "WIDTH_BLOCK": max(16, power_of_two(width)),  # a matrix instruction takes 16
+        "WIDTH_BLOCK": width_block(width),
         "SIDE": side,
         "TAPS": max(16, power_of_two(side * side)),
     }
