@@ -50,6 +50,17 @@ def is_photograph_name(path: str | os.PathLike) -> bool:
     return path.suffix.lower() in PHOTOGRAPH_SUFFIXES and not path.name.startswith(".")
 
 
+def why_left_out(path: str | os.PathLike) -> str | None:
+    """Why a picture is neither trained on nor measured, by its name; None where it is, or is no picture."""
+    if Path(path).name.startswith(".") or is_photograph_name(path):
+        return None
+    if is_unreadable_name(path):
+        return UNREADABLE
+    if is_picture_name(path):
+        return "frames or depth of its format could be lost unseen: save it as JPEG, PNG or TIFF first"
+    return None
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """An empty file beside `path` to write to, which takes its place when the block ends.

@@ -177,6 +177,22 @@ def test_an_unreadable_image_is_named_and_the_exit_code_says_so(folder):
     assert "broken.png cannot be read" in result.stderr
 
 
+def test_pictures_of_other_formats_are_named(folder, tmp_path):
+    Image.new("RGB", (40, 40)).save(folder / "an.gif")
+    (folder / "t.HEIC").write_bytes(b"whatever it is")
+    (folder / ".t.heic").write_bytes(b"whatever it is")
+    (folder / "raw.dng").mkdir()
+    result = call(folder, "-s", "2,3")
+    assert result.exit_code == 1 and "Set5: 2 images" in result.stdout
+    assert "- Set5/an.gif: frames or depth of its format" in result.stdout
+    assert "- Set5/t.HEIC: its format cannot be read here: save it as JPEG" in result.stdout
+    assert "Skipped 2 images" in result.stdout and "2 images could not be scored" in result.stderr
+    for path in folder.glob("*.png"):
+        path.unlink()
+    result = call(folder, "-s", "2")
+    assert "no pictures" in str(result.exception) and "2 left out, such as an.gif" in str(result.exception)
+
+
 def test_a_wrong_request_stops_before_any_work(folder, tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("work was started")

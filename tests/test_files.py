@@ -18,6 +18,7 @@ from clit_zoo.files import (
     is_unreadable_name,
     remove_stale,
     replacing,
+    why_left_out,
 )
 
 WRITER = """
@@ -52,6 +53,21 @@ def test_names_of_pictures(name, picture, photograph):
 def test_what_cannot_be_read_is_no_picture():
     assert is_unreadable_name("a/IMG_1.HEIC") and not is_unreadable_name("heic")
     assert not set(PICTURE_SUFFIXES) & set(UNREADABLE_SUFFIXES)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.png", None),
+        ("a.txt", None),
+        (".a.heic", None),
+        ("a.GIF", "lost unseen"),
+        ("a.NEF", "cannot be read"),
+    ],
+)
+def test_why_a_picture_is_left_out(name, words):
+    why = why_left_out(name)
+    assert why is None if words is None else words in why and "save it as JPEG, PNG or TIFF first" in why
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ClitZooError, ImageError
-from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name
+from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
 from ..resize import imresize, pil_bicubic
 
 if TYPE_CHECKING:
@@ -32,22 +32,42 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         ClitZooError: there is no such folder, it may not be read, or no picture is in it.
     """
+    entries = _entries(folder)
+    found = [p for p in entries if is_photograph_name(p) and not os.path.isdir(p)]
+    if not found:
+        inside = [p.name for p in entries if os.path.isdir(p)]
+        hint = f"; it holds the folders {', '.join(inside[:5])}: is it one of these?" if inside else "."
+        if other := left_out_of(folder):
+            hint = f"; {len(other)} left out, such as {other[0][0]}: {other[0][1]}."
+        raise ClitZooError(f"There are no pictures ({' '.join(PHOTOGRAPH_SUFFIXES)}) in {folder}{hint}")
+    return found
+
+
+def left_out_of(folder: Path) -> list[tuple[str, str]]:
+    """The pictures in a folder that are not measured by their format, and why, by name.
+
+    Raises:
+        ClitZooError: there is no such folder, or it may not be read.
+    """
+    return [
+        (p.name, why)
+        for p in _entries(folder)
+        if (why := why_left_out(p)) is not None and not os.path.isdir(p)
+    ]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, by name."""
     try:
         if not stat.S_ISDIR(os.stat(folder).st_mode):
             raise ClitZooError(f"{folder} is not a folder: give the folder that holds the originals.")
-        entries = sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
+        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ClitZooError(f"The folder {folder} does not exist: check the path.") from error
     except OSError as error:
         raise ClitZooError(
             f"The folder {folder} cannot be read ({error.strerror or error}): check its permissions."
         ) from error
-    found = [p for p in entries if is_photograph_name(p) and not os.path.isdir(p)]
-    if not found:
-        inside = [p.name for p in entries if os.path.isdir(p)]
-        hint = f"; it holds the folders {', '.join(inside[:5])}: is it one of these?" if inside else "."
-        raise ClitZooError(f"There are no pictures ({' '.join(PHOTOGRAPH_SUFFIXES)}) in {folder}{hint}")
-    return found
 
 
 def dataset_of(folder: Path) -> str:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClitZooError, ImageError, ScaleError
-from .dataset import Original, dataset_of, images_in, low_folders, make_pair, plain_name, read_original
+from .dataset import (
+    Original,
+    dataset_of,
+    images_in,
+    left_out_of,
+    low_folders,
+    make_pair,
+    plain_name,
+    read_original,
+)
 from .metrics import as_rgb
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
@@ -49,8 +58,8 @@ def evaluate(
         resume_file: where finished scores are kept and looked up, one line each.
 
     Returns:
-        ``Results``. Images that cannot be read, are too small or do not fit their low-resolution version are
-        in its ``skipped`` with the reason, and in no average.
+        ``Results``. Images that cannot be read, are too small, do not fit their low-resolution version or are
+        of a format that is not measured are in its ``skipped`` with the reason, and in no average.
 
     Raises:
         ClitZooError: a folder is missing or empty, or a scale, protocol or resume file is not usable.
@@ -97,6 +106,7 @@ def evaluate(
                         values = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
                         done.add(*key, name=f"{name}/{path.name}", **values)
                 bar.update()
+        results.skipped += [Skipped(name, file, None, why) for file, why in left_out_of(folder)]
     return results
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import imaging
 from ..errors import ClitZooError, ImageError
-from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name, remove_stale, replacing
+from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name, remove_stale, replacing, why_left_out
 
 PIXELS_FILE, INDEX_FILE = "pictures.u8", "pictures.json"
 
@@ -39,7 +39,7 @@ class Photographs:
 
     Attributes:
         images: the tensors, in the order of the files' names.
-        skipped: pictures that could not be read or are too small.
+        skipped: pictures that could not be read, are too small or of a format not trained on.
         reach: side of the largest crop that pictures with half of all pixels are large enough for.
 
     Raises:
@@ -58,7 +58,13 @@ class Photographs:
         root = Path(folder)
         if not root.is_dir():
             raise ImageError(f"{root} is not a folder: give the folder that holds the training pictures.")
-        files = sorted(f for f in root.rglob("*") if is_photograph_name(f))
+        entries = sorted(root.rglob("*"))
+        files = [f for f in entries if is_photograph_name(f)]
+        other = [
+            Skipped(str(f.relative_to(root)), why)
+            for f in entries
+            if (why := why_left_out(f)) is not None and not f.is_dir()
+        ]
         self.images: list[Tensor] = []
         self.skipped: list[Skipped] = []
         key = _key(root, files, smallest) if cache is not None else ""
@@ -68,10 +74,12 @@ class Photographs:
                 _store(Path(cache), key, self.images, self.skipped)
                 self._open(Path(cache), key)
         if not self.images:
+            formats = f", {len(other)} of other formats such as {other[0].file}" if other else ""
             raise ImageError(
                 f"{root} holds no usable picture ({len(self.skipped)} unreadable or smaller than {smallest} "
-                f"pixels): give a folder with photographs ({' '.join(PHOTOGRAPH_SUFFIXES)})."
+                f"pixels{formats}): give a folder with photographs ({' '.join(PHOTOGRAPH_SUFFIXES)})."
             )
+        self.skipped += other
         self.sides = np.array([min(image.shape[1:]) for image in self.images])
         # a large picture holds more patches, so it is drawn more often
         self.areas = np.array([image[0].numel() for image in self.images], dtype=np.float64)

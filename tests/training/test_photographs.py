@@ -42,6 +42,21 @@ def test_unusable_pictures_are_named_and_counted(mixed):
     assert found.megapixels == pytest.approx((100 * 120 + 70 * 64) / 1e6)
 
 
+def test_pictures_of_other_formats_are_named_and_counted_with_a_cache_too(mixed, tmp_path):
+    Image.new("RGB", (80, 80)).save(mixed / "an.gif")
+    Image.new("RGB", (80, 80)).save(mixed / "x.AVIF", format="avif")
+    (mixed / "sub" / "t.heic").write_bytes(b"whatever it is")
+    (mixed / "folder.dng").mkdir()
+    for _ in range(2):
+        found = Photographs(mixed, 64, cache=tmp_path / "cache", progress=False)
+        reasons = dict(found.skipped)
+        assert len(found.images) == 2 and len(found.skipped) == len(reasons) == 6
+        assert "save it as JPEG" in reasons["an.gif"] and reasons["an.gif"] == reasons["x.AVIF"]
+        assert "cannot be read here" in reasons["sub/t.heic"]
+    with pytest.raises(ImageError, match=r"500 pixels, 3 of other formats such as an.gif\)"):
+        Photographs(mixed, 500, progress=False)
+
+
 def test_no_usable_picture(mixed, tmp_path):
     with pytest.raises(ImageError, match=r"no usable picture \(5 unreadable or smaller than 500 pixels\)"):
         Photographs(mixed, 500, progress=False)
