@@ -27,7 +27,7 @@ class Skipped(NamedTuple):
 
 
 class Photographs:
-    """All pictures of a folder (searched recursively) as uint8 (3, h, w) tensors.
+    """All pictures of a folder (searched recursively, hidden folders left out) as uint8 (3, h, w) tensors.
 
     Args:
         folder: where they lie.
@@ -58,7 +58,7 @@ class Photographs:
         root = Path(folder)
         if not root.is_dir():
             raise ImageError(f"{root} is not a folder: give the folder that holds the training pictures.")
-        entries = sorted(root.rglob("*"))
+        entries = sorted(f for f in root.rglob("*") if not _hidden(f.relative_to(root)))
         files = [f for f in entries if is_photograph_name(f)]
         other = [
             Skipped(str(f.relative_to(root)), why)
@@ -123,6 +123,11 @@ class Photographs:
         self.images = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         self.skipped = [Skipped(*entry) for entry in index["skipped"]]
         return True
+
+
+def _hidden(file: Path) -> bool:
+    """Whether it or a folder on the way to it is hidden: .thumbs/ holds the pictures once more, and small."""
+    return any(part.startswith(".") for part in file.parts)
 
 
 def _read(file: Path, smallest: int) -> Tensor | str:

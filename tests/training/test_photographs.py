@@ -57,6 +57,17 @@ def test_pictures_of_other_formats_are_named_and_counted_with_a_cache_too(mixed,
         Photographs(mixed, 500, progress=False)
 
 
+def test_hidden_folders_are_left_out(mixed, tmp_path):
+    for name in (".thumbs/c.png", "sub/.trash/c.png", ".d.png", "sub/.trash/deep/e.heic"):
+        (mixed / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 80)).save(mixed / name, format="png")
+    found = Photographs(mixed, 64, progress=False)
+    assert len(found.images) == 2 and len(found.skipped) == 3
+    # the folder that is given may be hidden itself
+    hidden = mixed.rename(tmp_path / ".photographs")
+    assert len(Photographs(hidden, 64, progress=False).images) == 2
+
+
 def test_no_usable_picture(mixed, tmp_path):
     with pytest.raises(ImageError, match=r"no usable picture \(5 unreadable or smaller than 500 pixels\)"):
         Photographs(mixed, 500, progress=False)
