@@ -52,7 +52,8 @@ def convert_checkpoint(
         overwrite: allow a folder that already holds something; its other files stay.
 
     Raises:
-        ConfigError: the checkpoint holds a model, an argument or a value that this library does not have.
+        ConfigError: the checkpoint holds a model, an argument or a value that this library does not have, or
+            is the state of a run of this library's own training.
         WeightsError: it is damaged, holds objects other than tensors and plain values, or its tensors are not
             exactly those of its arguments.
         ClitZooError: the folder is not empty, or cannot be written.
@@ -68,6 +69,13 @@ def convert_checkpoint(
     if used:
         raise ClitZooError(f"{out_folder} is not empty; choose another folder or ask to overwrite.")
     checkpoint = _read(path)
+    form = checkpoint.get("format")
+    if isinstance(form, str) and form.startswith("clit_zoo run/"):
+        raise ConfigError(
+            f"{path} cannot be converted: it is the state of a training run of this library. The run's model is "
+            f"in {path.parent / 'model'}; if that is not there yet, the command that trained it goes on and "
+            "writes it at the end."
+        )
     try:
         model = _fields(checkpoint, "the checkpoint", ["model"], ["optimizer", "epoch", "state"])["model"]
         model = _fields(model, "model", ["name", "args", "sd"])

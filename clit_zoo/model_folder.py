@@ -56,14 +56,23 @@ def files_in(folder: Path, origin: str) -> ModelFiles:
         except OSError:
             there = False
         if not there:
-            hint = ""
-            for checkpoint in sorted(folder.glob("*.pt*"))[:1]:
-                hint = f" If {checkpoint.name} is a checkpoint: clit-zoo convert {checkpoint} -o FOLDER."
             raise WeightsNotFoundError(
                 f"The folder {folder} has no {name}; a model is a folder with {CONFIG_FILE} and "
-                f"{WEIGHTS_FILE}.{hint}"
+                f"{WEIGHTS_FILE}.{_hint(folder)}"
             )
     return ModelFiles(folder / CONFIG_FILE, folder / WEIGHTS_FILE, origin)
+
+
+def _hint(folder: Path) -> str:
+    """What to give instead of a folder that is no model."""
+    inside = [folder / name for name in ("model", "best")]  # of a training run
+    if models := [str(path) for path in inside if os.path.isfile(path / CONFIG_FILE)]:
+        return f" Did you mean {' or '.join(models)}?"
+    if os.path.isfile(folder / "checkpoint.pt") and os.path.isfile(folder / "log.jsonl"):
+        return f" It is a training run that has not ended; its command goes on and writes {inside[0]}."
+    for checkpoint in sorted(folder.glob("*.pt*"))[:1]:
+        return f" If {checkpoint.name} is a checkpoint: clit-zoo convert {checkpoint} -o FOLDER."
+    return ""
 
 
 def check_weights(path: str | Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> None:

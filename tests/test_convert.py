@@ -14,6 +14,7 @@ from clit_zoo.config import ModelConfig
 from clit_zoo.convert import convert_checkpoint
 from clit_zoo.errors import ClitZooError, ConfigError, WeightsError
 from clit_zoo.model import SuperResolver
+from clit_zoo.training.checkpoint import save_checkpoint
 
 EDSR = {"name": "edsr-baseline", "args": {"no_upsampling": True, "n_resblocks": 1, "n_feats": 8}}
 ARGS = {
@@ -355,6 +356,14 @@ def test_what_is_no_checkpoint(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="a list of 2 instead of the dict"):
         convert_checkpoint(tmp_path / "list.pth", tmp_path / "out")
+
+
+def test_a_training_runs_state_is_told_apart(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"step": 3, "model": {"a": torch.zeros(1)}})
+    with pytest.raises(ConfigError, match="state of a training run") as error:
+        convert_checkpoint(tmp_path / "checkpoint.pt", tmp_path / "out")
+    assert f"model is in {tmp_path / 'model'};" in str(error.value) and "goes on" in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_command(tmp_path):

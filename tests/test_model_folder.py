@@ -167,6 +167,22 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
             files_in(folder, "here")
 
 
+def test_the_folder_of_a_training_run(tmp_path):
+    def refusal():
+        with pytest.raises(WeightsNotFoundError, match=r"has no config\.json") as error:
+            files_in(tmp_path, "here")
+        return str(error.value)
+
+    (tmp_path / "checkpoint.pt").touch()
+    assert "clit-zoo convert" in refusal()
+    (tmp_path / "log.jsonl").touch()
+    assert "not ended" in refusal() and str(tmp_path / "model") in refusal() and "convert" not in refusal()
+    write_model_folder(tmp_path / "best", CONFIG, state(), "")
+    assert refusal().endswith(f"Did you mean {tmp_path / 'best'}?")
+    write_model_folder(tmp_path / "model", CONFIG, state(), "")
+    assert refusal().endswith(f"Did you mean {tmp_path / 'model'} or {tmp_path / 'best'}?")
+
+
 def test_overwrite(tmp_path):
     folder = write_model_folder(tmp_path / "x", CONFIG, state(), "first")
     with pytest.raises(ClitZooError, match=r"already holds config\.json"):
