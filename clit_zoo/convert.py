@@ -72,8 +72,8 @@ def convert_checkpoint(
     form = checkpoint.get("format")
     if isinstance(form, str) and form.startswith("clit_zoo run/"):
         raise ConfigError(
-            f"{path} cannot be converted: it is the state of a training run of this library. The run's model is "
-            f"in {path.parent / 'model'}; if that is not there yet, the command that trained it goes on and "
+            f"{path} cannot be converted: it is the state of a training run of this library. Its model is in "
+            f"{path.parent / 'model'}; if that is not there yet, the command that trained it goes on and "
             "writes it at the end."
         )
     try:
