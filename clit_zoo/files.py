@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 import time
 import uuid
@@ -59,6 +60,12 @@ def why_left_out(path: str | os.PathLike) -> str | None:
     if is_picture_name(path):
         return "frames or depth of its format could be lost unseen: save it as JPEG, PNG or TIFF first"
     return None
+
+
+def web_address(path: str | os.PathLike) -> str | None:
+    """The web address that was given as a path, which takes one of its slashes away; None if it is none."""
+    found = re.match(r"(https?|ftp):[/\\]+(.*)", os.fspath(path), re.IGNORECASE)
+    return f"{found[1]}://{found[2]}" if found else None
 
 
 @contextmanager

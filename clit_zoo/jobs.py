@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import ClitZooError, ImageError
-from .files import UNREADABLE, is_unreadable_name
+from .files import UNREADABLE, is_unreadable_name, web_address
 from .imaging import check_output, format_of, is_picture_name, probe
 from .imaging.formats import OUTPUT_FORMATS, OutputFormat
 
@@ -118,6 +118,13 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
     """
     seen: set[str] = set()
     for path in paths:
+        if (address := web_address(path)) and not os.path.lexists(path):
+            yield Job(
+                path,
+                status="failed",
+                reason=f"{address} is a web address, which is not read; download the picture first.",
+            )
+            continue
         found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
         if all(isinstance(item, Job) and item.status == "skipped" for item in found):
             job = Job(path)

@@ -18,6 +18,7 @@ from clit_zoo.files import (
     is_unreadable_name,
     remove_stale,
     replacing,
+    web_address,
     why_left_out,
 )
 
@@ -68,6 +69,13 @@ def test_what_cannot_be_read_is_no_picture():
 def test_why_a_picture_is_left_out(name, words):
     why = why_left_out(name)
     assert why is None if words is None else words in why and "save it as JPEG, PNG or TIFF first" in why
+
+
+@pytest.mark.parametrize("path", ["https://x.org/a.png", Path("https://x.org/a.png"), "https:\\x.org/a.png"])
+def test_web_addresses(path):
+    assert web_address(path) == "https://x.org/a.png"
+    for other in ("a/https:/b.png", "http.png", "c:/a.png", "https/a.png"):
+        assert web_address(other) is None
 
 
 @pytest.fixture

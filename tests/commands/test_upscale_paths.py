@@ -124,6 +124,17 @@ def test_photographs_that_cannot_be_read_are_named(run, model, save):
     assert result.code == 1 and "in/x.heic: its format cannot be read here: save it as JPEG" in result.err
 
 
+def test_a_web_address_is_not_read(run, model, save):
+    save("a.png")
+    result = run("upscale", "https://example.com/a.png", "a.png", "-o", "out")
+    assert result.code == 1 and "1 enlarged, 1 failed" in result.out
+    assert result.err == (
+        "Error: https://example.com/a.png is a web address, which is not read; download the picture first.\n"
+    )
+    save("http:/b.png")  # a folder may have such a name
+    assert run("upscale", "http:/b.png", "-o", "out").code == 0
+
+
 def test_an_output_out_of_reach_fails_alone(run, model, save, monkeypatch):
     save("a.png")
     save("b.png")

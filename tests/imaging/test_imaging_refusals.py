@@ -26,6 +26,7 @@ def broken(path, reason):
 def test_files_that_are_no_pictures(tmp_path):
     broken(tmp_path / "missing.png", "does not exist")
     broken(tmp_path, "is a folder")
+    broken("https://example.com/a.png", "web address, which is not read; download the picture first")
     (tmp_path / "empty.png").touch()
     broken(tmp_path / "empty.png", "is empty")
     (tmp_path / "text.jpg").write_text("not a picture at all, whatever its name says")
