@@ -28,13 +28,14 @@ TRACED = ["local_attention", "coordinate_decode"]
 
 @pytest.mark.parametrize("op", TRACED)
 def test_exports_for_any_number_of_points(op):
+    given = arguments("points")  # made outside: torch 2.12 cannot trace a generator
+
     class Call(torch.nn.Module):
         def forward(self, index, offset, weights):
             some = {"queries": Points(index, offset), "weights": weights, "previous": None, "base": None}
-            return call(op, arguments("points") | some, "hoisted")
+            return call(op, given | some, "hoisted")
 
-    index, offset = arguments("points")["queries"]
-    weights = arguments("points")["weights"]
+    (index, offset), weights = given["queries"], given["weights"]
     count = torch.export.Dim("count", min=2, max=4096)
     shapes = ({1: count}, {1: count}, {1: count})
     program = torch.export.export(Call(), (index, offset, weights), dynamic_shapes=shapes)
