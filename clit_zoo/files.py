@@ -62,6 +62,9 @@ def why_left_out(path: str | os.PathLike) -> str | None:
     return None
 
 
+WEB_ADDRESS = "is a web address, which is not read; download the picture first."
+
+
 def web_address(path: str | os.PathLike) -> str | None:
     """The web address that was given as a path, which takes one of its slashes away; None if it is none."""
     found = re.match(r"(https?|ftp):[/\\]+(.*)", os.fspath(path), re.IGNORECASE)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clit_kernels import Grid, Points, Raster
+from clit_kernels.position_bias import has_float64
 
 from .errors import ScaleError
 
@@ -148,7 +149,7 @@ def grid(feature: Size, output: Size, device: torch.device, rows: slice | None =
 def points(coords: Tensor, feature: Size) -> Points:
     """Positions ``coords`` (B, N, 2) in [-1, 1] on a feature map, computed in float64 where there is one."""
     where = coords.device
-    wide = coords.to("cpu" if where.type == "mps" else where, torch.float64)
+    wide = coords.to(where if has_float64(where) else "cpu", torch.float64)
     n = torch.tensor(feature, dtype=torch.float64, device=wide.device)
     position = ((wide + 1) * n - 1) / 2
     # coordinates of a pixel centre carry rounding noise; half-way positions must still go to the even pixel
@@ -160,13 +161,13 @@ def pixel_centres(n: int, device: torch.device | None = None) -> Tensor:
     """(n,) float64 coordinates of n pixels' centres in [-1, 1] (float32 on MPS)."""
     i = torch.arange(n, dtype=torch.float64)
     centres = (2 * i + 1) / n - 1
-    return centres.float().to(device) if device and device.type == "mps" else centres.to(device)
+    return centres.to(device) if device is None or has_float64(device) else centres.float().to(device)
 
 
 def raster_coords(raster: Raster) -> Tensor:
     """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's queries, in order (float32 on MPS)."""
     h, w = raster.offset.shape[2:4]
-    offset = raster.offset.float() if raster.offset.device.type == "mps" else raster.offset.double()
+    offset = raster.offset.double() if has_float64(raster.offset.device) else raster.offset.float()
     y = (2 * (torch.arange(h, device=offset.device).view(h, 1) + offset[..., 0]) + 1) / h - 1
     x = (2 * (torch.arange(w, device=offset.device) + offset[..., 1]) + 1) / w - 1
     return torch.stack((y, x), -1).flatten(1, 3)

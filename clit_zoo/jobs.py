@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import ClitZooError, ImageError
-from .files import UNREADABLE, is_unreadable_name, web_address
+from .files import UNREADABLE, WEB_ADDRESS, is_unreadable_name, web_address
 from .imaging import check_output, format_of, is_picture_name, probe
 from .imaging.formats import OUTPUT_FORMATS, OutputFormat
 
@@ -119,11 +119,7 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
     seen: set[str] = set()
     for path in paths:
         if (address := web_address(path)) and not os.path.lexists(path):
-            yield Job(
-                path,
-                status="failed",
-                reason=f"{address} is a web address, which is not read; download the picture first.",
-            )
+            yield Job(path, status="failed", reason=f"{address} {WEB_ADDRESS}")
             continue
         found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
         if all(isinstance(item, Job) and item.status == "skipped" for item in found):

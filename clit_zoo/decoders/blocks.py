@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clit_kernels import Points
+from clit_kernels.position_bias import has_float64
 
 from ..geometry import Size
 
@@ -61,7 +62,7 @@ def _resample(first: Tensor, length: int, n: int, m: int, dtype: torch.dtype) ->
     """
     reach = length + 2 * CONV_HALO
     pixel = first.unsqueeze(-1) - CONV_HALO + torch.arange(reach, device=first.device)
-    wide = torch.float32 if first.device.type == "mps" else torch.float64
+    wide = torch.float64 if has_float64(first.device) else torch.float32
     position = ((2 * pixel + 1) * n - m).to(wide) / (2 * m)
     distance = (position.unsqueeze(-1) - torch.arange(n, device=first.device)).abs()
     inside = (pixel >= 0) & (pixel < m)

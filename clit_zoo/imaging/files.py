@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files import UNREADABLE, is_unreadable_name, web_address
+from ..files import UNREADABLE, WEB_ADDRESS, is_unreadable_name, web_address
 from . import metadata, png, tiff
 from .picture import Origin, Picture, from_samples
 from .pil import from_pil, has_alpha
@@ -180,9 +180,7 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
         raise
     except FileNotFoundError as error:
         if address := web_address(source):
-            raise ImageError(
-                f"{address} is a web address, which is not read; download the picture first."
-            ) from error
+            raise ImageError(f"{address} {WEB_ADDRESS}") from error
         raise ImageError(f"{source} does not exist; check the path.") from error
     except PermissionError as error:
         raise ImageError(f"{source} may not be read; check its permissions.") from error

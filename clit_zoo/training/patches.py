@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clit_kernels import Raster
+from clit_kernels.position_bias import has_float64
 
 from .. import geometry
 from ..geometry import Size
@@ -59,7 +60,7 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; does not wait for the copies."""
         batch = self
-        if device.type == "mps":  # which has no float64
+        if not has_float64(device):
             batch = self._replace(positions=self.positions.float())
         return batch._each(lambda t: t.to(device, non_blocking=True))
 
