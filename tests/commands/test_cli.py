@@ -9,10 +9,10 @@ import types
 import pytest
 
 import clit_zoo
-from clit_zoo import cli
+from clit_zoo.commands import cli
 from clit_zoo.errors import ImageError
 
-PROGRAM = [sys.executable, "-m", "clit_zoo.cli"]
+PROGRAM = [sys.executable, "-m", "clit_zoo"]
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
@@ -92,7 +92,7 @@ def test_bugs_keep_their_traceback(run, failing):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes and signals")
 def test_a_reader_that_leaves_causes_no_noise():
-    script = f"{sys.executable} -m clit_zoo.cli list --json | true"
+    script = f"{sys.executable} -m clit_zoo list --json | true"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
     assert done.stderr == ""
     reading, writing = os.pipe()
@@ -120,7 +120,7 @@ def test_a_full_disk_under_standard_output():
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_closed_streams(tmp_path):
-    program = f"{sys.executable} -m clit_zoo.cli"
+    program = f"{sys.executable} -m clit_zoo"
     for closed in (">&-", "<&- >&- 2>&-"):
         done = subprocess.run(["sh", "-c", f"{program} list {closed}"], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")

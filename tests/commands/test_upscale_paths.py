@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clit_zoo import jobs
+from clit_zoo.commands.upscale import plan as jobs
 
 DEFAULT = "edsr-light-lit"
 as_user = pytest.mark.skipif(
