@@ -17,7 +17,7 @@ PROGRAM = [sys.executable, "-m", "clit_zoo"]
 
 def test_help_is_quick_and_imports_nothing_heavy():
     script = (
-        "import sys; from clit_zoo import cli; code = cli.run(['--help']);"
+        "import sys; from clit_zoo.commands import cli; code = cli.run(['--help']);"
         "heavy = {'torch', 'numpy', 'PIL', 'timm', 'triton', 'tqdm', 'huggingface_hub', 'tifffile'};"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
@@ -37,7 +37,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_each_command_has_help_without_torch(name):
-    script = f"from clit_zoo import cli; cli.run([{name!r}, '--help']); assert 'torch' not in cli.sys.modules"
+    script = f"from clit_zoo.commands import cli; cli.run([{name!r}, '--help']); assert 'torch' not in cli.sys.modules"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Usage: clit-zoo {name}")
@@ -144,7 +144,7 @@ def test_signals_are_the_programs_alone(run):
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
     # nohup has it ignored, and so it stays
     script = (
-        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from clit_zoo import cli;"
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from clit_zoo.commands import cli;"
         "cli._stop_on_signals(); print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN,"
         "signal.getsignal(signal.SIGTERM) is cli._stop)"
     )
@@ -155,7 +155,7 @@ def test_signals_are_the_programs_alone(run):
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes and signals")
 def test_a_real_interrupt():
     script = (
-        "import sys, time, types; from clit_zoo import cli;"
+        "import sys, time, types; from clit_zoo.commands import cli;"
         "cli.COMMANDS['x'] = ('x', 'Waits.');"
         "wait = lambda: (print('ready', flush=True), time.sleep(30));"
         "sys.modules['x'] = types.SimpleNamespace(command=cli.click.Command('x', callback=wait));"

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -251,19 +249,3 @@ def test_a_model_is_loaded_by_name(folder, monkeypatch):
     assert result.exit_code == 0, result.exception
     assert asked == [("some/model", {"device": "cpu", "dtype": "float32", "backend": "auto"}), "checked"]
     assert "Nearest, PSNR" in result.stdout
-
-
-def test_neither_help_nor_bicubic_imports_torch(folder):
-    code = (
-        "import sys; from clit_zoo.commands.eval import command\n"
-        f"command(['-m', 'bicubic', '-s', '2', {str(folder)!r}], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, clit_zoo.commands.eval; assert 'numpy' not in sys.modules"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

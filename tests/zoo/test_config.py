@@ -204,5 +204,5 @@ def test_file_missing_or_folder(tmp_path):
 
 def test_names_do_not_need_torch():
     """`clit-zoo list` answers at once: neither the settings nor the registry nor the Hub imports torch."""
-    code = "import sys, clit_zoo.zoo.registry, clit_zoo.hub; sys.exit('torch' in sys.modules)"
+    code = "import sys, clit_zoo.zoo.registry, clit_zoo.zoo.hub; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_leaves_no_half_a_model(tmp_path, monkeypatch):
 
 FULL_DISK = """
 import resource, sys, torch
-from clit_zoo import registry
+from clit_zoo.zoo import registry
 from clit_zoo.errors import ClitZooError
 from clit_zoo.zoo.folder import write_model_folder
 limit = int(sys.argv[2])

@@ -78,7 +78,7 @@ def test_the_folder_of_an_installed_package_comes_first(tmp_path, monkeypatch):
 
     package = tmp_path / "clit_zoo"
     package.mkdir()
-    monkeypatch.setattr(registry, "__file__", str(package / "registry.py"))
+    monkeypatch.setattr(registry, "__file__", str(package / "zoo" / "registry.py"))
     beside = make(tmp_path / "weights" / "rdn-lit")
     assert registry.embedded_folder("rdn-lit") is None, "beside an installed package: someone else's"
     (tmp_path / "pyproject.toml").touch()
