@@ -1,4 +1,4 @@
-"""Names of pictures; files appear whole or not at all, whoever else writes them."""
+"""Files appear whole or not at all, whoever else writes them."""
 
 import os
 import stat

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from clit_zoo.imaging.formats import (
+    PICTURE_SUFFIXES,
+    UNREADABLE_SUFFIXES,
     is_photograph_name,
     is_picture_name,
     is_unreadable_name,
