@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clit_kernels import BACKENDS
-from clit_kernels.decode_stage import why_not
+from clit_kernels.backends import why_not_maps
 
 from . import geometry, imaging
 from .config import ModelConfig
@@ -31,9 +31,9 @@ class SuperResolver(nn.Module):
 
     Attributes:
         config: the settings it was built from.
-        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference". A call that the one
+        backend: who computes the decoder: "auto", "triton", "torch" or "reference". A call that the one
             named cannot serve raises ValueError and says why; "auto" takes Triton where it can serve, else
-            "hoisted" (``clit-zoo doctor`` shows which).
+            "torch" (``clit-zoo doctor`` shows which).
         card: the text of the README.md it was loaded with; None for a new model.
 
     Raises:
@@ -62,7 +62,7 @@ class SuperResolver(nn.Module):
 
     def check_backend(self) -> None:
         """Raise ConfigError where the backend named cannot serve where the model is, before any work."""
-        reason = why_not(self.backend, torch.zeros(1, 1, 1, 1, device=self.device, dtype=self.dtype))
+        reason = why_not_maps(self.backend, torch.zeros(1, 1, 1, 1, device=self.device, dtype=self.dtype))
         if reason is not None:
             raise ConfigError(f"backend {self.backend!r} cannot serve this model: {reason}")
 

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from clit_kernels import Points, Queries, Raster, StageWeights, local_attention
+from clit_kernels import AttentionCall, Points, Queries, Raster, StageCall, StageWeights, local_attention
 from clit_kernels.position_bias import BANDS
 
 from .. import geometry
@@ -122,11 +122,10 @@ class CLIT(nn.Module):
             for i, (stage_map, grid) in enumerate(zip(maps, grids, strict=True)):
                 ends = (geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1))
                 top, (q, k, v) = stage_map.rows(*ends)
-                found = decode_stage(
-                    q, k, v, grid.rows(start, stop).shifted(top), self.stage_weights(i), cells[i],
-                    previous=found, gain=GAIN, base=skips[i], backend=backend,
-                )  # fmt: skip
-                del q, k, v  # or the map could not let go of them for the next band
+                queries = grid.rows(start, stop).shifted(top)
+                call = StageCall(q, k, v, queries, self.stage_weights(i), cells[i], found, GAIN, skips[i])
+                found = decode_stage(call, backend=backend)
+                del q, k, v, call  # or the map could not let go of them for the next band
             assert found is not None
             out[:, :, start:stop] = found.transpose(1, 2).unflatten(2, (stop - start, size[1]))
             if progress is not None:
@@ -165,10 +164,9 @@ class CLIT(nn.Module):
             if raster is not None and stage_size == tuple(feature.shape[-2:]):
                 queries = raster
             q, k, v = self._maps(i, base, stage_size)
-            found = decode_stage(
-                q, k, v, queries, self.stage_weights(i), _scaled(cell, stage_size),
-                previous=found, gain=GAIN, base=skip, backend=backend,
-            )  # fmt: skip
+            cells = _scaled(cell, stage_size)
+            call = StageCall(q, k, v, queries, self.stage_weights(i), cells, found, GAIN, skip)
+            found = decode_stage(call, backend=backend)
         assert found is not None
         return found
 
@@ -203,9 +201,8 @@ class CLIT(nn.Module):
             stage = self.stage_weights(i)
             if stage_size == tuple(feature.shape[-2:]):
                 q, k, v = self._maps(i, base, stage_size)
-                found = decode_stage(
-                    q, k, v, points, stage, cells, previous=found, gain=GAIN, base=skip, backend=backend
-                )
+                call = StageCall(q, k, v, points, stage, cells, found, GAIN, skip)
+                found = decode_stage(call, backend=backend)
                 continue
             by_block = Points(*(t.unflatten(1, (blocks, per_block)) for t in points))
             (q, k, v), local = block_maps(base, stage_size, by_block, span, self.radius, *self._projection(i))
@@ -213,10 +210,9 @@ class CLIT(nn.Module):
                 None if t is None else t.unflatten(1, (blocks, per_block)).flatten(0, 1)
                 for t in (found, skip)
             )
-            found = decode_stage(
-                q, k, v, local, stage, cells.repeat_interleave(blocks, 0),
-                previous=before, gain=GAIN, base=skip, backend=backend,
-            ).unflatten(0, (-1, blocks)).flatten(1, 2)  # fmt: skip
+            cells = cells.repeat_interleave(blocks, 0)
+            call = StageCall(q, k, v, local, stage, cells, before, GAIN, skip)
+            found = decode_stage(call, backend=backend).unflatten(0, (-1, blocks)).flatten(1, 2)
         assert found is not None
         return found
 
@@ -240,9 +236,8 @@ class CLIT(nn.Module):
         for i, stage_size in enumerate(sizes):
             single = Points(*(t.unsqueeze(2) for t in geometry.points(coords, stage_size)))
             (q, k, _), local = block_maps(base, stage_size, single, 0.0, self.radius, *self._projection(i))
-            weights = local_attention(
-                q, k, local, proj.weight, proj.bias, heads=self.heads, radius=self.radius, backend=backend
-            )
+            call = AttentionCall(q, k, local, proj.weight, proj.bias, self.heads, self.radius)
+            weights = local_attention(call, backend=backend)
             maps.append(weights.reshape(*coords.shape[:2], self.heads, side, side))
         return maps
 
