@@ -1,35 +1,68 @@
-"""Time the ops and the models, and check every result before it is timed.
+"""Time the ops, and check every result before it is timed.
 
     python kernels/benchmarks/bench.py                          # the GPU's backends, or without one the CPU's
-    python kernels/benchmarks/bench.py --device cpu --threads 1 --only decoder
-    python kernels/benchmarks/bench.py --only "edsr-clit 960x540" --minutes 2
+    python kernels/benchmarks/bench.py --device cpu --threads 1 --only /pixel
+    python kernels/benchmarks/bench.py --only "decode_stage paper bf16 960x540" --minutes 2
 
 "reference" does the published order of work: queries in chunks of 30,000, of each of which K*K*C values are
-gathered, scaled and multiplied. "hoisted" is the same sum in another order, in PyTorch; "triton" the kernels;
-"compiled ..." either of the first two under torch.compile. TFLOP/s are reckoned by the hoisted count
-(counts.py) whatever the backend does, and set beside a large matrix product of that dtype in the same run.
+gathered, scaled and multiplied. "torch" is the same sum in another order; "triton" the kernels; "compiled
+..." either of the first two under torch.compile. TFLOP/s are reckoned by one count (counts.py) whatever the
+backend does, and set beside a large matrix product of that dtype in the same run. Cases with "/pixel" time
+both orders of sums around the point where the rule switches, and say whether it takes the faster one.
 
-Rows go to results/<cpu or the GPU's name>.jsonl; plot.py draws them. Needs clit_zoo installed.
+Rows go to results/<cpu or the GPU's name>.jsonl; plot.py draws them. `clit-zoo bench` times whole models.
 """
 
 import argparse
-import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from cases import Job, cpu_jobs, gpu_jobs
-from peak_memory import memory_rows
+from cases import OPS, WAYS, Case, Tiles, Way
+from measure import Clock, Promise, Row, measure
 from report import Report
-from timing import Clock
 
-from clit_kernels import settings
+from clit_kernels.coordinate_decode.triton.tiles import constants
+from clit_kernels.orders import ORDERS, takes_hoisted
+from clit_kernels.self_check import SHAPES
+from clit_kernels.tile_table import Target, arch_of
+from clit_kernels.triton_support import DTYPES
+
+Size = tuple[int, int]
+Job = tuple[str, Callable[[torch.device], list[Row]]]
+"""What is measured, in words, and how."""
 
 RESULTS = Path(__file__).with_name("results")
 
-FEW_PROGRAMS = {
+THREE = ("reference", "torch", "triton")
+LIMITS = {
+    "reference": 1 << 21, "compiled reference": 1 << 21, "torch": 1 << 23, "compiled torch": 1 << 23,
+    "triton": 1 << 28,
+}  # fmt: skip
+"""Queries that a backend is timed on at most; the rows say which part that is. The published order takes the
+same time for every 30,000 queries, the hoisted one for every row of feature pixels."""
+
+SCALES = (4, 2, 3.7, 12, 30)
+
+STAGE = (
+    Promise("triton", "share_of_peak", 0.35, "at least 35 % of the matmul peak"),
+    Promise("triton", "speed_up", 30, "at least 30x"),
+)
+TRAINING = (
+    Promise("triton", "speed_up", 5, "at least 5x"),
+    Promise("triton", "memory_ratio", 4, "at most 1/4 of the memory"),
+)
+
+PER_PIXEL = {1: (1, 1), 2: (1, 2), 3: (1, 3), 4: (2, 2), 5: (1, 5), 6: (2, 3)}
+"""Queries per feature pixel, and how many rows and columns of them."""
+
+CLOSE = 1.1
+"""Times this near to each other make either order a good choice."""
+
+FEW_PROGRAMS: Tiles = {
     "coordinate_decode/hoisted": {"PIXELS_Y": 8, "PIXELS_X": 8, "GROUP": 1, "SLOTS": 16, "COLUMNS": 64},
     "coordinate_decode/direct": {"QUERIES": 256, "COLUMNS": 64},
     "coordinate_decode/mlp": {"ROWS": 512, "STEP": 64},
@@ -41,6 +74,8 @@ FEW_PROGRAMS = {
     "local_attention/backward_map": {"PIXELS": 64},
 }
 """Large tiles for the interpreter, whose time goes by programs."""
+
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
 def main() -> int:
@@ -59,42 +94,143 @@ def main() -> int:
         given.note = "; ".join(filter(None, ("seconds that the process computed", given.note)))
     name = torch.cuda.get_device_name(device).replace(" ", "-") if device.type == "cuda" else "cpu"
     report = Report(given.results or RESULTS / f"{name}.jsonl", device, given.note, given.commit)
+    if given.tiny:
+        jobs = gpu_jobs(float("inf"), tiny=True)
+    elif device.type == "cuda":
+        jobs = gpu_jobs(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        jobs = cpu_jobs()
     ends = time.monotonic() + 60 * given.minutes
-    with settings.forced(FEW_PROGRAMS if given.tiny and device.type == "cpu" else {}):
-        _measure_all(given, report, device, ends)
-    return summary(report)
-
-
-def _measure_all(given: argparse.Namespace, report: Report, device: torch.device, ends: float) -> None:
-    for title, rows in jobs(given, device):
+    for title, rows in jobs:
         if given.only not in title:
             continue
         if time.monotonic() > ends:
             reason = f"the {given.minutes:g} minutes were over"
             report.add([{"case": title, "backend": "all", "skipped": reason}])
-            continue
-        report.add(rows(device))
-        gc.collect()
-
-
-def jobs(given: argparse.Namespace, device: torch.device) -> Iterator[Job]:
-    """What is to be measured."""
-    if device.type == "cuda" or given.tiny:
-        cuda = device.type == "cuda"
-        memory = torch.cuda.get_device_properties(device).total_memory if cuda else float("inf")
-        yield from gpu_jobs(memory, tiny=given.tiny)
-    else:
-        yield from cpu_jobs()
-        yield "memory", lambda _: memory_rows(given.bands, given.threads)
-
-
-def summary(report: Report) -> int:
-    """Say which promises are not kept and how many backends failed."""
+        else:
+            report.add(rows(device))
     for words in report.broken:
         print(f"not kept: {words}")
     if report.failed:
         print(f"{report.failed} wrong or failed", file=sys.stderr)
     return 1 if report.failed else 0
+
+
+def gpu_jobs(memory: float, *, tiny: bool = False) -> Iterator[Job]:
+    """Everything on a GPU with so many bytes, the promises first; ``tiny``: every kind on a few pixels."""
+    small, wide = ((3, 4), (2, 5)) if tiny else ((256, 256), (540, 960))
+    scales: Sequence[float] = (4, 2.3) if tiny else SCALES
+    shape, batch, side = ("light", 2, 4) if tiny else ("paper", 32, 48)
+    seconds, tiles = (0.0, FEW_PROGRAMS) if tiny else (0.7, None)
+
+    def grid(
+        op: str,
+        size: Size,
+        scale: float,
+        dtype: torch.dtype,
+        ways: Sequence[str] = THREE,
+        promised: bool = False,
+    ) -> Job:
+        output = (round(size[0] * scale), round(size[1] * scale))
+        case = Case(op, shape, dtype, size, output)
+        promises = STAGE if promised and not tiny else ()
+        return job(case, ways, seconds, promises, memory, tiles)
+
+    yield grid(OPS[0], wide, 4, BF16, promised=True)
+    for op in OPS[1:]:
+        yield grid(op, wide, 4, BF16)
+    for kind in ("raster", "points"):
+        case = Case(OPS[0], shape, BF16, (side, side), None, kind, batch)
+        yield job(case, THREE, seconds, () if tiny else TRAINING, memory, tiles)
+    for dtype in (BF16, FP16, FP32):
+        for op in OPS:
+            yield grid(op, small, 4, dtype)
+    for scale in scales[1:]:
+        for op in OPS:
+            yield grid(op, small, scale, BF16)
+    yield from order_jobs("triton", BF16, dict.fromkeys((shape, "light"), small), seconds, tiles)
+    if not tiny:  # last, since compiling takes minutes
+        yield grid(
+            OPS[0],
+            (128, 128),
+            4,
+            BF16,
+            ("reference", "compiled reference", "torch", "compiled torch", "triton"),
+        )
+
+
+def cpu_jobs() -> Iterator[Job]:
+    """Everything on a CPU."""
+    for op in ("local_attention", "coordinate_decode"):
+        yield job(Case(op, "paper", FP32, (16, 16), (64, 64)), THREE[:2], 10)
+    promise = (Promise("torch", "speed_up", 8, "at least 8x"),)
+    yield job(Case("decode_stage", "paper", FP32, (48, 48), (192, 192)), THREE[:2], 8, promise)
+    yield from order_jobs("torch", FP32, {"paper": (24, 24), "light": (64, 64)}, 2.0)
+
+
+def job(
+    case: Case, ways: Sequence[str], seconds: float, promises: Sequence[Promise] = (),
+    memory: float = float("inf"), tiles: Tiles | None = None,
+) -> Job:  # fmt: skip
+    """A case to be measured, unless its attention weights take more than half of the memory."""
+    taken = case.attention_bytes * (case.op != "decode_stage")
+    if taken > memory / 2:
+        reason = f"the attention weights take {taken / 1e9:.0f} GB, more than half of the memory"
+        row = {"case": case.name, "backend": "all", "skipped": reason}
+        return case.name, lambda _: [row]
+    measured = partial(
+        measure, case, [WAYS[name] for name in ways],
+        seconds=seconds, limits=LIMITS, promises=promises, tiles=tiles,
+    )  # fmt: skip
+    return case.name, measured
+
+
+def order_jobs(
+    backend: str, dtype: torch.dtype, sizes: dict[str, Size], seconds: float, tiles: Tiles | None = None
+) -> Iterator[Job]:
+    """Both orders of the decoder's first layer around the point where the rule switches."""
+    for shape, size in sizes.items():
+        for op in ("coordinate_decode", "decode_stage"):
+            for n, (rows, cols) in PER_PIXEL.items():
+                case = Case(op, shape, dtype, size, (size[0] * rows, size[1] * cols))
+                make = partial(order_rows, case, backend, n, seconds=seconds, tiles=tiles)
+                yield f"{op} {shape} {n}/pixel", make
+
+
+def order_rows(
+    case: Case, backend: str, per_pixel: int, device: torch.device,
+    *,
+    seconds: float = 1.0, tiles: Tiles | None = None,
+) -> list[Row]:  # fmt: skip
+    """Both orders' rows, each with the rule's choice, the faster one, and their times' ratio."""
+    ways = [Way(order, backend, order) for order in ORDERS]
+    rows = measure(case, ways, device, seconds=seconds, tiles=tiles)
+    rule = "hoisted" if _hoists(case, backend, per_pixel, device, tiles) else "direct"
+    times = {row["backend"]: row["median_s"] for row in rows if "median_s" in row}
+    for row in rows:
+        row |= {"case": f"{case.op} {case.shape} {per_pixel}/pixel", "orders_of": backend}
+        row |= {"queries_per_pixel": per_pixel, "rule": rule}
+    if len(times) == 2:
+        faster = min(times, key=times.__getitem__)
+        loss = times[rule] / times[faster]
+        for row in rows:
+            row |= {"faster": faster, "loss": loss}
+        rows[-1]["promises"] = {f"rule takes {rule}, {loss:.2f} times the faster's time": loss <= CLOSE}
+    return rows
+
+
+def _hoists(case: Case, backend: str, per_pixel: int, device: torch.device, tiles: Tiles | None) -> bool:
+    """Whether the backend takes the hoisted order where none is asked for."""
+    channels, heads, radius, hidden = SHAPES[case.shape]
+    pixels = case.size[0] * case.size[1]
+    if backend == "torch":
+        sizes = {"pixels": pixels, "slots": per_pixel, "count": case.queries}
+        return takes_hoisted(None, backend, **sizes, channels=channels, heads=heads)
+    from clit_kernels.coordinate_decode.triton.launch import hoisted_tile  # Triton may be absent
+
+    target = Target(arch_of(device), DTYPES[case.dtype], tiles)
+    shape = constants(channels, heads, radius, hidden[0])
+    return hoisted_tile(None, target, shape, pixels, per_pixel, case.queries) is not None
 
 
 def arguments() -> argparse.Namespace:
@@ -107,7 +243,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="the cases whose names contain this")
     parser.add_argument("--minutes", type=float, default=60, help="start no case after so long (default: 60)")
     parser.add_argument("--threads", type=int, default=2, help="compute threads on the CPU (default: 2)")
-    parser.add_argument("--bands", type=int, default=4, help="bands of the largest output to run, 0 for all")
     parser.add_argument("--results", type=Path, help="JSON lines are appended to this file")
     parser.add_argument("--note", default="", help="what else the rows should say of the machine")
     parser.add_argument(
