@@ -8,7 +8,7 @@
 gathered, scaled and multiplied. "torch" is the same sum in another order; "triton" the kernels; "compiled
 ..." either of the first two under torch.compile. TFLOP/s are reckoned by one count (counts.py) whatever the
 backend does, and set beside a large matrix product of that dtype in the same run. Cases with "/pixel" time
-both orders of sums around the point where the rule switches, and say whether it takes the faster one.
+both orders of sums around the point where the rule switches, and the one that it takes ("auto").
 
 Rows go to results/<cpu or the GPU's name>.jsonl; plot.py draws them. `clit-zoo bench` times whole models.
 """
@@ -19,17 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from cases import OPS, WAYS, Case, Tiles, Way
 from measure import Clock, Promise, Row, measure
 from report import Report
 
-from clit_kernels.coordinate_decode.triton.tiles import constants
-from clit_kernels.orders import ORDERS, takes_hoisted
-from clit_kernels.self_check import SHAPES
-from clit_kernels.tile_table import Target, arch_of
-from clit_kernels.triton_support import DTYPES
+from clit_kernels.orders import ORDERS
 
 Size = tuple[int, int]
 Job = tuple[str, Callable[[torch.device], list[Row]]]
@@ -44,8 +41,6 @@ LIMITS = {
 }  # fmt: skip
 """Queries that a backend is timed on at most; the rows say which part that is. The published order takes the
 same time for every 30,000 queries, the hoisted one for every row of feature pixels."""
-
-SCALES = (4, 2, 3.7, 12, 30)
 
 STAGE = (
     Promise("triton", "share_of_peak", 0.35, "at least 35 % of the matmul peak"),
@@ -119,118 +114,86 @@ def main() -> int:
 def gpu_jobs(memory: float, *, tiny: bool = False) -> Iterator[Job]:
     """Everything on a GPU with so many bytes, the promises first; ``tiny``: every kind on a few pixels."""
     small, wide = ((3, 4), (2, 5)) if tiny else ((256, 256), (540, 960))
-    scales: Sequence[float] = (4, 2.3) if tiny else SCALES
+    scales: Sequence[float] = (4, 2.3) if tiny else (4, 2, 3.7, 12, 30)
     shape, batch, side = ("light", 2, 4) if tiny else ("paper", 32, 48)
-    seconds, tiles = (0.0, FEW_PROGRAMS) if tiny else (0.7, None)
+    stage, training = ((), ()) if tiny else (STAGE, TRAINING)
+    how: dict[str, Any] = {"seconds": 0.0, "tiles": FEW_PROGRAMS} if tiny else {"seconds": 0.7}
 
-    def grid(
-        op: str,
-        size: Size,
-        scale: float,
-        dtype: torch.dtype,
-        ways: Sequence[str] = THREE,
-        promised: bool = False,
-    ) -> Job:
-        output = (round(size[0] * scale), round(size[1] * scale))
-        case = Case(op, shape, dtype, size, output)
-        promises = STAGE if promised and not tiny else ()
-        return job(case, ways, seconds, promises, memory, tiles)
+    def grid(op: str, size: Size, scale: float, dtype: torch.dtype = BF16) -> Case:
+        return Case(op, shape, dtype, size, (round(size[0] * scale), round(size[1] * scale)))
 
-    yield grid(OPS[0], wide, 4, BF16, promised=True)
-    for op in OPS[1:]:
-        yield grid(op, wide, 4, BF16)
+    for op in OPS:
+        yield job(grid(op, wide, 4), THREE, stage if op == OPS[0] else (), memory, **how)
     for kind in ("raster", "points"):
-        case = Case(OPS[0], shape, BF16, (side, side), None, kind, batch)
-        yield job(case, THREE, seconds, () if tiny else TRAINING, memory, tiles)
-    for dtype in (BF16, FP16, FP32):
+        yield job(Case(OPS[0], shape, BF16, (side, side), None, kind, batch), THREE, training, memory, **how)
+    more = [(4, dtype) for dtype in (BF16, FP16, FP32)] + [(scale, BF16) for scale in scales[1:]]
+    for scale, dtype in more:
         for op in OPS:
-            yield grid(op, small, 4, dtype)
-    for scale in scales[1:]:
-        for op in OPS:
-            yield grid(op, small, scale, BF16)
-    yield from order_jobs("triton", BF16, dict.fromkeys((shape, "light"), small), seconds, tiles)
-    if not tiny:  # last, since compiling takes minutes
-        yield grid(
-            OPS[0],
-            (128, 128),
-            4,
-            BF16,
-            ("reference", "compiled reference", "torch", "compiled torch", "triton"),
-        )
+            yield job(grid(op, small, scale, dtype), THREE, (), memory, **how)
+    if tiny:
+        yield from order_jobs("triton", BF16, {shape: small}, (1, 6), **how)
+        return
+    yield from order_jobs("triton", BF16, {"paper": small, "light": small}, **how)
+    # last, since compiling takes minutes
+    yield job(grid(OPS[0], (128, 128), 4), [*THREE, "compiled reference", "compiled torch"], **how)
 
 
 def cpu_jobs() -> Iterator[Job]:
     """Everything on a CPU."""
     for op in ("local_attention", "coordinate_decode"):
-        yield job(Case(op, "paper", FP32, (16, 16), (64, 64)), THREE[:2], 10)
+        yield job(Case(op, "paper", FP32, (16, 16), (64, 64)), THREE[:2], seconds=10)
     promise = (Promise("torch", "speed_up", 8, "at least 8x"),)
-    yield job(Case("decode_stage", "paper", FP32, (48, 48), (192, 192)), THREE[:2], 8, promise)
-    yield from order_jobs("torch", FP32, {"paper": (24, 24), "light": (64, 64)}, 2.0)
+    yield job(Case("decode_stage", "paper", FP32, (48, 48), (192, 192)), THREE[:2], promise, seconds=8)
+    yield from order_jobs("torch", FP32, {"paper": (24, 24), "light": (64, 64)}, seconds=2)
 
 
 def job(
-    case: Case, ways: Sequence[str], seconds: float, promises: Sequence[Promise] = (),
-    memory: float = float("inf"), tiles: Tiles | None = None,
-) -> Job:  # fmt: skip
+    case: Case,
+    ways: Sequence[str],
+    promises: Sequence[Promise] = (),
+    memory: float = float("inf"),
+    **how: Any,
+) -> Job:
     """A case to be measured, unless its attention weights take more than half of the memory."""
     taken = case.attention_bytes * (case.op != "decode_stage")
     if taken > memory / 2:
         reason = f"the attention weights take {taken / 1e9:.0f} GB, more than half of the memory"
         row = {"case": case.name, "backend": "all", "skipped": reason}
-        return case.name, lambda _: [row]
-    measured = partial(
-        measure, case, [WAYS[name] for name in ways],
-        seconds=seconds, limits=LIMITS, promises=promises, tiles=tiles,
-    )  # fmt: skip
-    return case.name, measured
+        return case.name, lambda device: [row]
+    chosen = [WAYS[name] for name in ways]
+    return case.name, partial(measure, case, chosen, limits=LIMITS, promises=promises, **how)
 
 
 def order_jobs(
-    backend: str, dtype: torch.dtype, sizes: dict[str, Size], seconds: float, tiles: Tiles | None = None
+    backend: str,
+    dtype: torch.dtype,
+    sizes: dict[str, Size],
+    counts: Sequence[int] = tuple(PER_PIXEL),
+    **how: Any,
 ) -> Iterator[Job]:
-    """Both orders of the decoder's first layer around the point where the rule switches."""
+    """Both orders of the decoder's first layer around the point where the rule switches, and the rule's."""
     for shape, size in sizes.items():
         for op in ("coordinate_decode", "decode_stage"):
-            for n, (rows, cols) in PER_PIXEL.items():
+            for n in counts:
+                rows, cols = PER_PIXEL[n]
                 case = Case(op, shape, dtype, size, (size[0] * rows, size[1] * cols))
-                make = partial(order_rows, case, backend, n, seconds=seconds, tiles=tiles)
-                yield f"{op} {shape} {n}/pixel", make
+                yield f"{op} {shape} {n}/pixel", partial(order_rows, case, backend, n, **how)
 
 
-def order_rows(
-    case: Case, backend: str, per_pixel: int, device: torch.device,
-    *,
-    seconds: float = 1.0, tiles: Tiles | None = None,
-) -> list[Row]:  # fmt: skip
-    """Both orders' rows, each with the rule's choice, the faster one, and their times' ratio."""
-    ways = [Way(order, backend, order) for order in ORDERS]
-    rows = measure(case, ways, device, seconds=seconds, tiles=tiles)
-    rule = "hoisted" if _hoists(case, backend, per_pixel, device, tiles) else "direct"
+def order_rows(case: Case, backend: str, per_pixel: int, device: torch.device, **how: Any) -> list[Row]:
+    """Rows of both orders and of the one that the rule takes ("auto"), with its time over the faster's."""
+    ways = [Way("auto", backend), *(Way(order, backend, order) for order in ORDERS)]
+    rows = measure(case, ways, device, **how)
     times = {row["backend"]: row["median_s"] for row in rows if "median_s" in row}
     for row in rows:
         row |= {"case": f"{case.op} {case.shape} {per_pixel}/pixel", "orders_of": backend}
-        row |= {"queries_per_pixel": per_pixel, "rule": rule}
-    if len(times) == 2:
-        faster = min(times, key=times.__getitem__)
-        loss = times[rule] / times[faster]
-        for row in rows:
-            row |= {"faster": faster, "loss": loss}
-        rows[-1]["promises"] = {f"rule takes {rule}, {loss:.2f} times the faster's time": loss <= CLOSE}
+        row["queries_per_pixel"] = per_pixel
+    if len(times) == 3:
+        loss = times["auto"] / min(times.values())
+        rows[0]["loss"] = loss
+        if how["seconds"]:
+            rows[0]["promises"] = {f"{loss:.2f} times the faster order's time": loss <= CLOSE}
     return rows
-
-
-def _hoists(case: Case, backend: str, per_pixel: int, device: torch.device, tiles: Tiles | None) -> bool:
-    """Whether the backend takes the hoisted order where none is asked for."""
-    channels, heads, radius, hidden = SHAPES[case.shape]
-    pixels = case.size[0] * case.size[1]
-    if backend == "torch":
-        sizes = {"pixels": pixels, "slots": per_pixel, "count": case.queries}
-        return takes_hoisted(None, backend, **sizes, channels=channels, heads=heads)
-    from clit_kernels.coordinate_decode.triton.launch import hoisted_tile  # Triton may be absent
-
-    target = Target(arch_of(device), DTYPES[case.dtype], tiles)
-    shape = constants(channels, heads, radius, hidden[0])
-    return hoisted_tile(None, target, shape, pixels, per_pixel, case.queries) is not None
 
 
 def arguments() -> argparse.Namespace:

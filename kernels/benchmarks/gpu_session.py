@@ -27,6 +27,7 @@ from typing import TextIO
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PACKAGE = ROOT / "kernels" / "torch-ext"
+TESTS = ROOT / "tests" / "kernels"
 
 SHARES = {"check": 0.1, "tests": 0.25, "bench": 0.28, "tune": 0.25, "again": 0.12}
 """Parts of the time, in their order."""
@@ -107,7 +108,7 @@ def command(name: str, given: argparse.Namespace, gpu: str, seconds: float) -> l
         line += ["--maxfail=30", "--durations=5", *(["-k", given.only or "registered"] if given.tiny else [])]
         if importlib.util.find_spec("xdist") and gpu:  # most of the time goes into compiling
             line += ["-n", str(min(12, max(1, (os.cpu_count() or 2) - 2)))]
-        return [sys.executable, *line, *map(str, sorted((ROOT / "tests" / "kernels").glob("*/triton")))]
+        return [sys.executable, *line, *map(str, sorted(TESTS.glob("*/*_triton.py")))]
     if name == "tune":
         line = [str(HERE / "tune.py"), "--minutes", minutes, "--log", str(given.out / "tuned.jsonl")]
         return [sys.executable, *line]
