@@ -94,9 +94,7 @@ def evaluate(
                 except (ClitZooError, MemoryError) as error:
                     results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))
                 else:
-                    results.scores.append(
-                        Score(name, rules.name, scale, path.stem, pair.source, **figures)
-                    )
+                    results.scores.append(Score(name, rules.name, scale, path.stem, pair.source, **figures))
                 bar.update()
     results.skipped += [Skipped(name, file, None, why) for file, why in left_out_of(folder)]
     return results
