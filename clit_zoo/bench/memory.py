@@ -1,0 +1,60 @@
+"""Peak memory of one run of a case, beside the interpreter, the libraries and the weights.
+
+On a GPU torch counts it. On a CPU it is the highest resident size of a process of its own, as what other
+models have left to this one's allocator would hide it: ``python -m clit_zoo.bench.memory`` is that process.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from . import cases
+
+
+def peak_bytes(case: cases.Case) -> int | None:
+    """The most bytes that a case takes at once; None on a system that does not say."""
+    if case.model.device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run(case)
+        return torch.cuda.max_memory_allocated() - before
+    words = json.dumps([type(case).__name__, asdict(case), torch.get_num_threads()])
+    command = [sys.executable, "-m", "clit_zoo.bench.memory", words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def run(case: cases.Case) -> None:
+    """Run a case once."""
+    for part in case.parts:
+        getattr(case, part)()
+
+
+def _highest() -> int:
+    """Highest resident size of this process so far, in bytes; 0 on a system that does not say."""
+    # what getrusage says begins with the size of the process that started this one
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def main() -> None:
+    """Print the bytes that the case described by the one argument takes."""
+    kind, settings, threads = json.loads(sys.argv[1])
+    torch.set_num_threads(threads)
+    case = getattr(cases, kind)(**settings)
+    small = {"size": cases.SMALL} if kind == "Enlargement" else {"batch": 1, "patch": cases.SMALL[0]}
+    first = replace(case, **small)
+    first.model = case.model
+    run(first)  # what libraries allocate once
+    before = _highest()
+    run(case)
+    print(_highest() - before if before else json.dumps(None))
+
+
+if __name__ == "__main__":
+    main()
