@@ -1,7 +1,7 @@
 """What is timed: enlarging a picture, and a training step."""
 
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -130,19 +130,22 @@ class Step(Case):
         return torch.cat(gradients)
 
     def _backward(self, model: SuperResolver, batch: int, patch: int) -> None:
-        """Predict at a scale of 3, compare, differentiate."""
-        generator = torch.Generator().manual_seed(0)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator).to(model.device)
-
-        cell = torch.full((batch, 2), 2 / (3 * patch), device=model.device)
-        where = Raster(uniform(batch, 1, patch, patch, 2) - 0.5, cell, ((patch, patch),))
+        """Predict, compare, differentiate."""
+        image, where, target = patches(batch, patch, model.device)
         low = self.precision in LOW and model.dtype == torch.float32  # the check's float64 stays
         with torch.autocast(model.device.type, self.precision if low else None, enabled=low):
-            found = model.decode(model.encode(uniform(batch, 3, patch, patch)), where)
-        target = uniform(batch, patch * patch, 3).to(found.dtype)
-        F.l1_loss(found, target).backward()
+            found = model.decode(model.encode(image), where)
+        F.l1_loss(found, target.to(found.dtype)).backward()
+
+
+@cache
+def patches(batch: int, patch: int, device: torch.device) -> tuple[Tensor, Raster, Tensor]:
+    """Noise to train on at a scale of 3: images (B, 3, p, p), a position near each pixel, colours there."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (batch, 3, patch, patch), (batch, 1, patch, patch, 2), (batch, patch * patch, 3)
+    image, offset, target = (torch.rand(shape, generator=generator).to(device) for shape in shapes)
+    cell = torch.full((batch, 2), 2 / (3 * patch), device=device)
+    return image, Raster(offset - 0.5, cell, ((patch, patch),)), target
 
 
 def picture(size: Size, device: torch.device) -> Tensor:
