@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,34 +80,43 @@ def test_out_of_memory_costs_one_row_and_a_bug_all(folder, monkeypatch, no_proce
         measure([case], 0)
 
 
-class Sleeper(Case):
-    """Takes a time."""
+class Waiting(Case):
+    """Moves a clock on: by 2 and 1 seconds, the first time by 5 more."""
 
     parts = ("first", "second")
 
-    def __init__(self, folder, log, name):
+    def __init__(self, folder, now, log, word):
         super().__init__(folder, "auto", "cpu", "float32")
-        self.log, self.word = log, name
+        self.now, self.log, self.word = now, log, word
 
     def first(self):
+        self.now[0] += 2 if self.word in self.log else 7
         self.log.append(self.word)
-        time.sleep(0.02)
 
     def second(self):
-        time.sleep(0.01)
+        self.now[0] += 1
 
     def outcome(self, model):
         return torch.arange(2.0)
 
 
-def test_cases_take_turns_and_parts_add_up(folder, no_process):
-    log: list[str] = []
-    rows = measure([Sleeper(folder, log, "a"), Sleeper(folder, log, "b")], 0.13)
-    assert log[:8] == ["a", "b", "a", "b", "a", "b", "a", "b"]
-    for row in rows:
-        assert 3 <= row["runs"] <= 4
-        assert 0.02 <= row["first"]["p20"] <= row["first"]["median"] <= row["first"]["p80"]
-        assert row["whole"]["median"] >= 0.03 > row["first"]["median"]
+@pytest.mark.parametrize(("seconds", "runs"), [(0, 1), (9.5, 3)])
+def test_cases_take_turns_and_parts_add_up(folder, no_process, monkeypatch, seconds, runs):
+    now, log = [0.0], []
+    monkeypatch.setattr("clit_zoo.bench.measure.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    for row in measure([Waiting(folder, now, log, word) for word in "ab"], seconds):
+        assert row["runs"] == runs
+        assert row["first"] == {"median": 2, "p20": 2, "p80": 2}
+        assert row["whole"]["median"] == 3
+    assert log == ["a", "b"] * (runs + 1)  # and a first run of each that does not count
+
+
+def test_a_first_run_that_is_long_counts(folder, no_process, monkeypatch):
+    now, log = [0.0], []
+    monkeypatch.setattr("clit_zoo.bench.measure.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("clit_zoo.bench.measure.LONG", 7.5)
+    (row,) = measure([Waiting(folder, now, log, "a")], 9.5)
+    assert row["runs"] == 1 and row["whole"]["median"] == 8
 
 
 def test_memory_of_a_larger_output_is_larger(folder):
