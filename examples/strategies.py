@@ -23,7 +23,7 @@ def methods(names: list[str]) -> Iterator[Method]:
     """The models, and the first stages of cascades."""
     for name in names:
         model = clit_zoo.from_pretrained(name, dtype="float32")
-        stages = model.decoder.stages
+        stages = getattr(model.decoder, "stages", 1)
         for count in range(1, stages):
             yield model_method(first_stages(model, count), f"{name}, {count} of {stages} stages")
         yield model_method(model, name if stages == 1 else f"{name}, all {stages} stages")
