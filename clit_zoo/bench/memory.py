@@ -7,6 +7,7 @@ models have left to this one's allocator would hide it: ``python -m clit_zoo.ben
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -34,9 +35,12 @@ def run(case: cases.Case) -> None:
         getattr(case, part)()
 
 
-def _highest() -> int:
-    """Highest resident size of this process so far, in bytes; 0 on a system that does not say."""
-    # what getrusage says begins with the size of the process that started this one
+def _highest(*, anew: bool = False) -> int:
+    """Highest resident size of this process so far, or from now on, in bytes; 0 where Linux does not say."""
+    # what getrusage says cannot be set back, and begins with the size of the process that started this one
+    if anew:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
@@ -51,7 +55,7 @@ def main() -> None:
     first = replace(case, **small)
     first.model = case.model
     run(first)  # what libraries allocate once
-    before = _highest()
+    before = _highest(anew=True)  # loading has taken more than what is left of it
     run(case)
     print(_highest() - before if before else json.dumps(None))
 

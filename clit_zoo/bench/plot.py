@@ -37,6 +37,7 @@ def draw(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(timed)), [label(row) for row in timed], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.15)
+    axes.set_xlim(left=0)
     axes.set_xlabel("seconds, median and 20–80 %", fontsize=8)
     axes.set_title("{device}, threads {threads}, torch {torch}, {date}".format(**machine), fontsize=8)
     for part, color in PARTS.items():
