@@ -29,9 +29,7 @@ class ResumeFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.figures: dict[str, dict[str, Any]] = {}
-        text = ""
-        with contextlib.suppress(FileNotFoundError):
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
         if text and not text.startswith(FIRST[: len(text)]):
             raise ClitZooError(f"{path} holds no scores of an evaluation: give another --resume file.")
         for line in text.splitlines():
