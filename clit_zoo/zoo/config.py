@@ -1,15 +1,13 @@
-"""The settings of a model: what `config.json` holds, checked before anything is built from it.
+"""The settings of a model: what ``config.json`` holds, checked before anything is built from it.
 
-A configuration may come from a stranger's repository, so every key is known, every value has a type and a
-range, and the number of parameters it asks for is bounded. Nothing here imports torch.
+A configuration may come from a stranger's repository, so every key is known, and every value has a type and a
+range. Nothing here imports torch.
 
     {"format": "clit_zoo/1", "name": "edsr-light-lit",
      "encoder": {"name": "edsr", "channels": 64, "blocks": 12},
      "decoder": {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "stages": 1,
                  "hidden_dims": [128, 64, 64, 64]}}
 """
-
-from __future__ import annotations
 
 import copy
 import difflib
@@ -19,15 +17,13 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import ConfigError
 from .schema import DECODERS, ENCODERS, Part, show
 
 FORMAT = "clit_zoo/1"
 MAX_JSON_BYTES = 64 * 1024
-# 0.8 GB in float32. The largest model of the paper, RDN-CLIT, has a fifth of it.
-MAX_PARAMETERS = 200_000_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -36,10 +32,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 class ModelConfig:
     """The settings of one model, complete and checked: defaults are filled in, so equal models compare equal.
 
-    name: what the model is called, also in output file names: letters, digits, '.', '_' and '-'.
-    encoder, decoder: {"name": …, setting: value, …}; see ENCODERS and DECODERS for settings and ranges.
+    Attributes:
+        name: what the model is called, also in output file names: letters, digits, '.', '_' and '-'.
+        encoder: {"name": …, setting: value, …}; ``schema.ENCODERS`` has the settings and their ranges.
+        decoder: the same, of ``schema.DECODERS``.
 
-    Raises ConfigError naming the key, the value and what is allowed.
+    Raises:
+        ConfigError: the message names the key, the value and what is allowed.
     """
 
     name: str
@@ -54,19 +53,6 @@ class ModelConfig:
             )
         object.__setattr__(self, "encoder", _checked_part(self.encoder, "encoder", ENCODERS))
         object.__setattr__(self, "decoder", _checked_part(self.decoder, "decoder", DECODERS))
-        if self.parameters > MAX_PARAMETERS:
-            raise ConfigError(
-                f"this configuration asks for {self.parameters:,} parameters; at most {MAX_PARAMETERS:,} are "
-                "allowed. Lower the sizes in 'encoder' and 'decoder'."
-            )
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters a model of this configuration has (computed; nothing is built)."""
-        encoder, decoder = ENCODERS[self.encoder["name"]], DECODERS[self.decoder["name"]]
-        return encoder.count(self.encoder, 3) + decoder.count(
-            self.decoder, encoder.out_channels(self.encoder)
-        )
 
     @property
     def papers(self) -> tuple[str, ...]:
@@ -76,11 +62,11 @@ class ModelConfig:
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True))
 
-    def with_overrides(self, **overrides: Any) -> ModelConfig:
-        """A copy with other settings: `with_overrides(decoder={"radius": 1}, name="mine")`.
+    def with_overrides(self, **overrides: Any) -> Self:
+        """A copy with other settings: ``with_overrides(decoder={"radius": 1}, name="mine")``.
 
-        `encoder` and `decoder` take the settings to change; naming another encoder there (a string will do)
-        starts from that one's defaults.
+        ``encoder`` and ``decoder`` take the settings to change; naming another encoder there (a string will
+        do) starts from that one's defaults.
         """
         changed: dict[str, Any] = {"name": self.name, "encoder": self.encoder, "decoder": self.decoder}
         _refuse_unknown(overrides, changed, "")
@@ -91,10 +77,10 @@ class ModelConfig:
                 same = value.get("name", changed[key]["name"]) == changed[key]["name"]
                 value = {**changed[key], **value} if same else dict(value)
             changed[key] = value
-        return ModelConfig(**changed)
+        return type(self)(**changed)
 
     def to_dict(self) -> dict[str, Any]:
-        """A new dict, complete, that JSON can hold and `from_dict` reads back."""
+        """A new dict, complete, that JSON can hold and ``from_dict`` reads back."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -103,11 +89,12 @@ class ModelConfig:
         }
 
     def to_json(self) -> str:
+        """The text of a config.json."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Checks `data`, the content of a config.json, and fills in the defaults."""
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Check ``data``, the content of a config.json, and fill in the defaults."""
         _require_mapping(data, "the configuration")
         if data.get("format") != FORMAT:
             given = f"says {show(data['format'])}" if "format" in data else "is missing"
@@ -122,8 +109,8 @@ class ModelConfig:
         return cls(data["name"], data["encoder"], data["decoder"])
 
     @classmethod
-    def from_json(cls, path: str | Path) -> ModelConfig:
-        """Reads and checks a config.json. ConfigError names the file and what is wrong in it."""
+    def from_json(cls, path: str | Path) -> Self:
+        """Read and check a config.json. ConfigError names the file and what is wrong in it."""
         try:
             return cls.from_dict(_read_json(Path(path)))
         except ConfigError as error:

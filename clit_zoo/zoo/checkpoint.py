@@ -1,0 +1,163 @@
+"""A checkpoint of a training script, as a stranger may have made it: nothing is run, little is believed."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, WeightsError, is_out_of_memory
+from .config import ModelConfig
+from .schema import show
+from .skeleton import shapes
+
+MAX_CHECKPOINT_BYTES = 4 * 2**30
+"""Weights in float32 at ``skeleton.MAX_PARAMETERS``, and Adam's two moments of them, make 2.4 GB."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The dict that a training script has saved.
+
+    Raises:
+        WeightsError: the file cannot be read, is too large or damaged, or holds more than plain values.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or not size:
+            said = "empty" if path.is_file() else "not a file"
+            raise WeightsError(f"{path} is {said}; name a .pth checkpoint.")
+        if size > MAX_CHECKPOINT_BYTES:
+            raise WeightsError(f"{path} has {size:,} bytes; at most {MAX_CHECKPOINT_BYTES:,} are read.")
+        if _inflates(path, size):
+            raise WeightsError(
+                f"{path} holds compressed records, which may be larger than any memory; PyTorch writes none. "
+                "Unpack it and save it again with torch.save."
+            )
+        # weights_only: an unpickler that makes tensors, containers and numbers, and calls nothing else.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except Exception as error:  # a made-up archive or pickle can fail in any way
+        raise WeightsError(f"{path} {_reason(error)}.") from error
+    if not isinstance(checkpoint, dict):
+        raise WeightsError(f"{path} holds {shown(checkpoint)} instead of the dict of a training script.")
+    return checkpoint
+
+
+def _inflates(path: Path, size: int) -> bool:
+    """Whether the records of a zip file are larger than the file: 6 MB of them can stand for 6 GB."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # how torch tells zip files from its older format
+            return False
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+    return not stored or sum(record.file_size for record in records) > size
+
+
+def _reason(error: Exception) -> str:
+    message = str(error).strip()
+    if is_out_of_memory(error):
+        return "does not fit into memory; convert it where there is more"
+    if found := re.search(r"GLOBAL (\S{1,100})", message):
+        return (
+            "holds more than tensors and plain values, which could run code and is never loaded (it asks for "
+            f"{found[1]})"
+        )
+    # torch goes on to advise loading it without this protection: a stranger's file must not get that far.
+    if not message or "weights_only" in message or "Weights only" in message:
+        return "is no PyTorch checkpoint, or a damaged one; copy or download it again"
+    return f"is damaged or no PyTorch checkpoint ({message.splitlines()[0][:200]})"
+
+
+def spec(spec: Any, where: str, known: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Name and complete arguments of a {"name": …, "args": {…}}."""
+    spec = fields(spec, where, ["name", "args"])
+    if not isinstance(spec["name"], str) or spec["name"] not in known:
+        raise ConfigError(f"{where}.name is {shown(spec['name'])}; known: {', '.join(known)}.")
+    return spec["name"], arguments(spec["args"], f"{where}.args", known[spec["name"]])
+
+
+def arguments(given: Any, where: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """``given``, plain values for some of ``defaults``, completed by those."""
+    given = fields(given, where, [], list(defaults))
+    for key, value in given.items():
+        numbers = isinstance(value, list | tuple) and all(isinstance(item, int) for item in value)
+        if not numbers and not isinstance(value, bool | int | float | str | dict | None):
+            raise ConfigError(f"{where}.{key} is {shown(value)}; it must be a plain value.")
+    return {**defaults, **given}
+
+
+def require(args: dict[str, Any], where: str, **wanted: Any) -> None:
+    """Raise ConfigError unless the arguments have the values wanted."""
+    for key, value in wanted.items():
+        if args[key] != value:
+            raise ConfigError(f"{where}.{key} is {shown(args[key])}; this library only has {shown(value)}.")
+
+
+def fields(given: Any, where: str, needed: list[str], allowed: list[str] | None = None) -> dict[str, Any]:
+    """``given``, if it is a dict with all the ``needed`` keys and otherwise only ``allowed`` ones."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where} must be a dict, not {shown(given)}.")
+    known = needed + (allowed or [])
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{where} holds {shown(key)}, which is unknown; known: {', '.join(known)}.")
+    for key in needed:
+        if key not in given:
+            raise ConfigError(f"{where} holds no {key!r}.")
+    return given
+
+
+def shown(value: Any) -> str:
+    """``schema.show``, for tensors too."""
+    return f"a tensor of shape {_shape(value)}" if isinstance(value, Tensor) else show(value)
+
+
+def tensors(given: Any, config: ModelConfig, unused: re.Pattern[str]) -> dict[str, Tensor]:
+    """The tensors under this library's names, exactly those that a model of ``config`` has.
+
+    Args:
+        given: their names, which lack our "decoder.", to tensors.
+        config: the model's settings.
+        unused: names of tensors that may be there and are left out.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown, or not of the shape and a type that the model has.
+    """
+    if not isinstance(given, Mapping):
+        raise WeightsError(f"model.sd must be a dict of tensors, not {shown(given)}.")
+    expected = {key.removeprefix("decoder."): (key, shape) for key, shape in shapes(config).items()}
+    unknown, wrong, found = [], [], {}
+    for name, tensor in given.items():
+        if name not in expected:
+            if not (isinstance(name, str) and unused.fullmatch(name)):
+                unknown.append(shown(name))
+            continue
+        key, shape = expected[name]
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            wrong.append(f"{name}: no plain tensor")
+        elif tensor.shape != shape:
+            wrong.append(f"{name}: shape {_shape(tensor)}, expected {'×'.join(map(str, shape))}")
+        elif tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            wrong.append(f"{name}: {tensor.dtype}")
+        else:
+            found[key] = tensor
+    missing = [name for name in expected if name not in given]
+    complaints = [
+        f"{len(names)} {what} ({'; '.join(names[:4])}{'; …' if len(names) > 4 else ''})"
+        for what, names in (("missing", missing), ("unknown", unknown), ("misfits", wrong))
+        if names
+    ]
+    if complaints:
+        raise WeightsError(f"its tensors are not those of its arguments: {', '.join(complaints)}.")
+    return found
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape[:8])) or "scalar"
