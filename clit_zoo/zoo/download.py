@@ -46,7 +46,7 @@ class Unreachable(HubError):
     """The server did not answer, or only with an error of its own: a cached copy may stand in."""
 
 
-class _Damaged(HubError):
+class _Damaged(Exception):
     """A checksum is not the one expected."""
 
 
@@ -121,9 +121,9 @@ def _download(repo: Repo, revision: str, name: str) -> Path:
         try:
             with contextlib.closing(get(url, repo.token)) as answer:
                 return _store(answer, cache, repo, revision, name)
-        except _Damaged:
+        except _Damaged as error:
             if last:
-                raise
+                raise HubError(str(error)) from None
         except ClitZooError:
             raise
         except OSError as error:
@@ -158,10 +158,10 @@ def _write(part: Path, body: Iterator[Any], headers: Mapping[str, str], repo: Re
     """Write a body as it comes, and compare it with the checksum pinned, or with the one the Hub tells."""
     what, limit, length = f"{name} of {repo}", _LIMITS[name], headers.get("content-length", "")
     size = int(length) if length.isdecimal() else None
-    if size is not None and size > limit:
-        raise HubError(f"{what} has {size:,} bytes; at most {limit:,} are loaded.")
     if headers.get("content-encoding", "identity") != "identity":
         raise HubError(f"{what} arrives compressed, which was not asked for. Is HF_ENDPOINT a Hub?")
+    if size is not None and size > limit:
+        raise HubError(f"{what} has {size:,} bytes; at most {limit:,} are loaded.")
     digest = hashlib.sha256()
     with part.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=name) as bar:
         for piece in body:

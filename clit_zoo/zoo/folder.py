@@ -98,9 +98,9 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
         if not path.is_file():
             raise WeightsError(f"{path} is not a file.")
-        size = path.stat().st_size
         if size > MAX_WEIGHTS_BYTES:
             raise WeightsError(f"{path} has {size:,} bytes; at most {MAX_WEIGHTS_BYTES:,} are read.")
         path.open("rb").close()  # safetensors says "no such file" of one that may not be read

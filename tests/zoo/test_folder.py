@@ -13,12 +13,25 @@ import safetensors.numpy
 import torch
 
 from clit_zoo.errors import ClitZooError, WeightsError, WeightsNotFoundError
+from clit_zoo.model import SuperResolver
 from clit_zoo.zoo import folder as model_folder
 from clit_zoo.zoo import hub, registry
 from clit_zoo.zoo.config import ModelConfig
-from clit_zoo.zoo.folder import HERE, check_weights, files_in, model_card, read_weights, write_model_folder
+from clit_zoo.zoo.folder import (
+    HERE,
+    files_in,
+    model_card,
+    read_card,
+    read_weights,
+    write_model_folder,
+)
 
 CONFIG = registry.get("edsr-lit").config
+TINY = ModelConfig(
+    "tiny",
+    {"name": "edsr", "channels": 8, "blocks": 1},
+    {"name": "clit", "dim": 8, "heads": 2, "radius": 1, "stages": 1, "hidden_dims": [8, 8]},
+)
 SHAPES = {"a.weight": (3, 2), "a.bias": (3,)}
 
 
@@ -63,19 +76,56 @@ def test_shared_and_strided_tensors(tmp_path):
 
 
 def test_load(tmp_path):
-    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
-    asked = []
+    made = SuperResolver(TINY)
+    folder = write_model_folder(tmp_path / "x", TINY, made.state_dict(), "# card")
+    loaded = hub.load(folder)
+    assert loaded.config == TINY and loaded.card == "# card"
+    assert loaded.state_dict.keys() == made.state_dict().keys()
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(loaded.state_dict[name], tensor)
+    (folder / "config.json").write_text(CONFIG.to_json())
+    with pytest.raises(WeightsError, match="does not fit its configuration"):
+        hub.load(folder)
 
-    def build(config):
-        asked.append(config)
-        module = torch.nn.Module()
-        module.a = torch.nn.Linear(2, 3, device="meta")
-        return module
 
-    loaded = hub.load(folder, build)
-    assert asked == [CONFIG] and loaded.config == CONFIG
-    assert loaded.origin == f"folder {folder}"
-    assert torch.equal(loaded.state_dict["a.weight"], state()["a.weight"])
+class Cards:
+    """README.md as it should not be: name -> what makes it, given its path."""
+
+    missing = staticmethod(lambda path: path.unlink())
+    folder = staticmethod(lambda path: (path.unlink(), path.mkdir()))
+    huge = staticmethod(lambda path: os.truncate(path, 10**12))
+    memory = staticmethod(lambda path: (path.unlink(), path.symlink_to("/proc/self/mem")))
+    pipe = staticmethod(lambda path: (path.unlink(), os.mkfifo(path)))
+    loop = staticmethod(lambda path: (path.unlink(), path.symlink_to(path)))
+
+
+@pytest.mark.parametrize("case", ["missing", "folder", "huge", "memory", "pipe", "loop"])
+def test_a_card_is_an_ornament(tmp_path, case):
+    """Without one that can be read the model loads all the same."""
+    folder = write_model_folder(tmp_path / "x", TINY, SuperResolver(TINY).state_dict(), "# card")
+    getattr(Cards, case)(folder / "README.md")
+    assert hub.load(folder).card is None
+
+
+def test_a_card_that_may_not_be_read(tmp_path, monkeypatch, caplog):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "README.md").write_text("# card")
+    monkeypatch.setattr(Path, "open", denied)
+    assert read_card(tmp_path) is None and "Permission denied" in caplog.text
+
+
+def test_weights_that_may_not_be_read(tmp_path, monkeypatch):
+    """safetensors says "No such file or directory"."""
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = saved(tmp_path, state())
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(WeightsError, match="Permission denied"):
+        read_weights(path, SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +168,7 @@ def test_damaged_file(tmp_path, case):
     path = saved(tmp_path, state())
     path.write_bytes(damaged(path.read_bytes())[case])
     with pytest.raises(WeightsError, match="is damaged or no safetensors file"):
-        check_weights(path, SHAPES)
+        read_weights(path, SHAPES)
 
 
 def test_file_missing_too_large_or_folder(tmp_path, monkeypatch):
@@ -142,12 +192,10 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(("card", "words"), [("\udcff", "UTF-8"), (3, "of type int; pass text")])
-def test_a_card_that_cannot_be_written_leaves_nothing_behind(tmp_path, card, words):
-    with pytest.raises(ClitZooError, match=words):
-        write_model_folder(tmp_path / "x", CONFIG, state(), card)
-    assert not (tmp_path / "x").exists()
-    write_model_folder(tmp_path / "x", CONFIG, state(), "# card")
+def test_a_card_that_is_no_utf8_is_escaped(tmp_path):
+    """It may name a file whose name is none."""
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "from \udcff.pth")
+    assert (folder / "README.md").read_text() == "from \\udcff.pth"
 
 
 def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
@@ -195,7 +243,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         path.write_bytes(b"half a fi")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(model_folder, "save_file", fail)
     with pytest.raises(ClitZooError, match="No space left"):
         write_model_folder(folder, CONFIG, state(), "second", overwrite=True)
     assert (folder / "model.safetensors").read_bytes() == before
@@ -276,5 +324,3 @@ def test_card():
     assert "license" not in model_card(CONFIG)
     # a model of the same name may be another one
     assert f'from_pretrained("{CONFIG.name}")' not in model_card(CONFIG) and HERE in model_card(CONFIG)
-    with pytest.raises(ClitZooError, match="identifier"):
-        model_card(CONFIG, license="mit\ntags: [x]")
