@@ -13,7 +13,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,7 @@ def _write(part: Path, body: Iterator[Any], headers: Mapping[str, str], repo: Re
 # The transfer.
 
 
-def get(url: str, token: str | bool | None) -> Iterator[Any]:
+def get(url: str, token: str | bool | None) -> Generator[Any]:
     """GET ``url``: first (status, headers in lower case), then the body in pieces.
 
     Another thread reads from the network. The client's timeouts are per read, so a server that sends its

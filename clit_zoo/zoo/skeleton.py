@@ -1,5 +1,7 @@
 """A configuration's tensors without memory for them: names, shapes and the number of parameters."""
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -22,7 +24,7 @@ def skeleton(config: ModelConfig) -> nn.ModuleDict:
     with torch.device("meta"):
         first = build_encoder(encoder.pop("name"), **encoder)
         second = build_decoder(decoder.pop("name"), first.out_channels, **decoder)
-    modules = nn.ModuleDict({"encoder": first, "decoder": second})
+    modules = nn.ModuleDict({"encoder": cast(nn.Module, first), "decoder": cast(nn.Module, second)})
     count = sum(parameter.numel() for parameter in modules.parameters())
     if count > MAX_PARAMETERS:
         raise ConfigError(
