@@ -48,7 +48,8 @@ class Batch(NamedTuple):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         fields: dict[str, Any] = self.where._asdict()
-        where = type(self.where)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in fields.items()})
+        make: Any = type(self.where)
+        where = make(**{k: change(v) if isinstance(v, Tensor) else v for k, v in fields.items()})
         return Batch(change(self.image), where, change(self.target))
 
 
