@@ -212,9 +212,9 @@ _UNUSED = {
 }
 
 
-def _encoder(spec: Any) -> dict[str, Any]:
+def _encoder(given: Any) -> dict[str, Any]:
     where = "args.encoder_spec"
-    name, args = spec(spec, where, _ENCODERS)
+    name, args = spec(given, where, _ENCODERS)
     if name == "swinir":
         return {"name": "swinir"}
     # `scale` and `rgb_range` only matter to an upsampler and to the mean shift, which is never applied.

@@ -75,12 +75,13 @@ def _reason(error: Exception) -> str:
     return f"is damaged or no PyTorch checkpoint ({message.splitlines()[0][:200]})"
 
 
-def spec(spec: Any, where: str, known: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+def spec(given: Any, where: str, known: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """Name and complete arguments of a {"name": …, "args": {…}}."""
-    spec = fields(spec, where, ["name", "args"])
-    if not isinstance(spec["name"], str) or spec["name"] not in known:
-        raise ConfigError(f"{where}.name is {shown(spec['name'])}; known: {', '.join(known)}.")
-    return spec["name"], arguments(spec["args"], f"{where}.args", known[spec["name"]])
+    given = fields(given, where, ["name", "args"])
+    name = given["name"]
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{where}.name is {shown(name)}; known: {', '.join(known)}.")
+    return name, arguments(given["args"], f"{where}.args", known[name])
 
 
 def arguments(given: Any, where: str, defaults: dict[str, Any]) -> dict[str, Any]:

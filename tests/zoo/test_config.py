@@ -199,5 +199,6 @@ def test_file_missing_or_folder(tmp_path):
 
 def test_names_do_not_need_torch():
     """`clit-zoo list` answers at once: neither the settings nor the registry imports torch."""
-    code = "import sys, clit_zoo.commands.list, clit_zoo; clit_zoo.list_models(); sys.exit('torch' in sys.modules)"
+    imports = "import sys, clit_zoo, clit_zoo.commands.list"
+    code = f"{imports}; clit_zoo.list_models(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

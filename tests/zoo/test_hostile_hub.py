@@ -1,4 +1,4 @@
-"""A Hub, mirror or proxy that lies or dawdles: one of our errors, in bounded time, within the cache's folder."""
+"""A Hub, mirror or proxy that lies or dawdles: one of our errors, in bounded time, inside the cache."""
 
 import gzip
 import time

@@ -20,8 +20,6 @@ SMALL = ModelConfig(
 
 
 def test_names_and_shapes_are_a_models():
-    from clit_zoo.model import SuperResolver
-
     built = SuperResolver(SMALL).state_dict()
     assert skeleton.shapes(SMALL) == {name: tuple(tensor.shape) for name, tensor in built.items()}
     assert skeleton.parameters(SMALL) == sum(tensor.numel() for tensor in built.values())
