@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..errors import ClitZooError
+from ..errors import ClitZooError, is_out_of_memory
 
 # name -> (module with `command`, help line); the line stands here so that `clit-zoo --help` imports none.
 COMMANDS = {
@@ -77,6 +77,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         except OSError as error:  # a disk or folder no command has words for
             return _failed(error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            click.echo("Error: not enough memory.", err=True)
+            return 1
         except SystemExit as stop:  # a signal, or click's own answer to a closed pipe
             return stop.code if isinstance(stop.code, int) else 1
 

@@ -24,8 +24,8 @@ def command(pattern: str, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not rows:
-        names = ", ".join(registry.REGISTRY)
-        click.echo(f"No registered model matches {pattern!r}; there are {names}.", err=True)
+        known = ", ".join(registry.REGISTRY)
+        click.echo(f"No registered model matches {pattern!r}; there are {known}.", err=True)
         return
     names, weights = (max(len(row[key]) for row in rows) for key in ("name", "weights"))
     gap = ""

@@ -74,6 +74,13 @@ def test_interruption_is_130(run, failing):
     assert result.code == 130 and result.err.strip() == "Interrupted."
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("could not create a primitive")])
+def test_no_memory_is_one_line_and_1(run, failing, error):
+    failing(error)
+    result = run("x")
+    assert (result.code, result.err) == (1, "Error: not enough memory.\n")
+
+
 def test_bugs_keep_their_traceback(run, failing):
     failing(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
