@@ -4,8 +4,8 @@
 >>> model = clit_zoo.from_pretrained("edsr-light-lit")
 >>> model.upscale("photo.jpg", scale=3.7).save("photo_large.png")
 
-The names below are the whole public face. Beside them: `clit_zoo.geometry` for positions, `clit_zoo.decoders.base`
-and `clit_zoo.encoders.base` for what a new paper must bring, `clit_zoo.errors`, and the program ``clit-zoo``.
+The names below are the whole public face. Beside them: `clit_zoo.geometry` for positions, `clit_zoo.errors`,
+`clit_zoo.encoders.base` and `clit_zoo.decoders.base` for what a paper must bring, and the program ``clit-zoo``.
 """
 
 from typing import TYPE_CHECKING, Any

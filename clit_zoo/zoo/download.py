@@ -21,7 +21,7 @@ from typing import Any
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import build_hf_headers, get_session, tqdm
 
-from ..atomic import replacing
+from ..atomic import remove_stale, replacing
 from ..errors import ClitZooError, HubError, ModelNotFoundError, WeightsNotFoundError
 from .config import MAX_JSON_BYTES
 from .folder import CONFIG_FILE, MAX_WEIGHTS_BYTES, WEIGHTS_FILE, ModelFiles
@@ -144,6 +144,7 @@ def _store(answer: Iterator[Any], cache: Path, repo: Repo, revision: str, name: 
     # A file, not a link into blobs/: the client makes one too where links take special rights.
     path = cache / "snapshots" / commit / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent, name)
     with replacing(path) as part:
         _write(part, answer, headers, repo, name)
     if revision != commit:

@@ -101,8 +101,7 @@ def resolve(
                 f"There is no folder {text}, and it is no Hub repository ('organisation/name'). "
                 "`clit-zoo list` shows the registered models."
             )
-        entry = registry.get(text)  # raises, with the names that are close
-        raise AssertionError("unreachable")
+        raise registry.unknown(text)
     return download.fetch(repo, local_files_only)
 
 

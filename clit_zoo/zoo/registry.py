@@ -49,12 +49,6 @@ class Entry:
         return embedded_folder(self.name)
 
 
-def _row(
-    name: str, encoder: dict[str, Any], decoder: dict[str, Any], parameters: int, summary: str, **pinned: str
-) -> Entry:
-    return Entry(name, ModelConfig(name, encoder, decoder), parameters, summary, **pinned)
-
-
 # The papers' models: every encoder with every decoder, in the papers' sizes. All three encoders put out 64
 # channels, so a model has its encoder's parameters and its decoder's.
 _ENCODERS = {
@@ -70,30 +64,19 @@ _DECODERS: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 def _rows() -> Iterator[Entry]:
+    def row(name: str, encoder: dict[str, Any], decoder: dict[str, Any], parameters: int, says: str) -> Entry:
+        return Entry(name, ModelConfig(name, encoder, decoder), parameters, says)
+
+    small = {"name": "edsr", "blocks": 12}
     light = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": [128, 64, 64, 64]}
-    yield _row(
-        "edsr-light-lit",
-        {"name": "edsr", "blocks": 12},
-        {**light, "stages": 1},
-        1_163_847,
-        "12-block EDSR with a 3×3 local implicit transformer",
-    )
-    yield _row(
-        "edsr-light-clit",
-        {"name": "edsr", "blocks": 12},
-        {**light, "stages": 3},
-        1_567_181,
-        "edsr-light-lit as a cascade of three stages, for large factors",
-    )
+    lit, clit = {**light, "stages": 1}, {**light, "stages": 3}
+    yield row("edsr-light-lit", small, lit, 1_163_847, "12-block EDSR with a 3×3 local implicit transformer")
+    yield row("edsr-light-clit", small, clit, 1_567_181, "edsr-light-lit as a cascade of three stages")
     for suffix, (decoder_title, decoder, decoder_size) in _DECODERS.items():
         for encoder, (encoder_title, encoder_size) in _ENCODERS.items():
-            yield _row(
-                f"{encoder}-{suffix}",
-                {"name": encoder},
-                decoder,
-                encoder_size + decoder_size,
-                f"{encoder_title} with {decoder_title}, as in the paper",
-            )
+            size = encoder_size + decoder_size
+            says = f"{encoder_title} with {decoder_title}, as in the paper"
+            yield row(f"{encoder}-{suffix}", {"name": encoder}, decoder, size, says)
 
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _rows()}
@@ -120,16 +103,24 @@ def get(name: str) -> Entry:
     """The row of a registered model, whatever the letter case of ``name``.
 
     Raises:
-        ModelNotFoundError: there is none; the message gives close names, those that have weights first.
+        ModelNotFoundError: there is none.
     """
     if entry := find(name):
         return entry
+    raise unknown(name)
+
+
+def unknown(name: str) -> ModelNotFoundError:
+    """The error for a name that is none, with close names, those that have weights first."""
     close = difflib.get_close_matches(str(name)[:100].lower(), REGISTRY, n=3, cutoff=0.5)
     close.sort(key=lambda other: status(other) == "no weights yet")
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    raise ModelNotFoundError(
-        f"There is no model called {str(name)[:100]!r}.{hint} {_known()} A folder with config.json and "
-        "model.safetensors or a Hub repository ('organisation/name') will also do."
+    ready = with_weights()
+    rest = [other for other in REGISTRY if other not in ready]
+    return ModelNotFoundError(
+        f"There is no model called {str(name)[:100]!r}.{hint} With weights: {', '.join(ready) or 'none'}. To "
+        f"be trained: {', '.join(rest) or 'none'}. A folder with config.json and model.safetensors or a Hub "
+        "repository ('organisation/name') will also do."
     )
 
 
@@ -152,12 +143,6 @@ def status(name: str) -> Status:
 def with_weights() -> list[str]:
     """The registered models that can be used as they are."""
     return [name for name in REGISTRY if status(name) != "no weights yet"]
-
-
-def _known() -> str:
-    ready = with_weights()
-    rest = [name for name in REGISTRY if name not in ready]
-    return f"With weights: {', '.join(ready) or 'none'}. To be trained: {', '.join(rest) or 'none'}."
 
 
 def embedded_folder(name: str) -> Path | None:

@@ -14,34 +14,22 @@ from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Int:
-    """A whole number from ``low`` to ``high``."""
-
-    default: int
-    low: int
-    high: int
-
-    def check(self, value: Any, where: str) -> int:
-        # bool is an int to Python: `true` must not pass for 1.
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _not(value, where, f"a whole number from {self.low} to {self.high}")
-        _check_range(value, where, self.low, self.high)
-        return value
-
-
-@dataclass(frozen=True)
 class Number:
-    """A number from ``low`` to ``high``."""
+    """A number from ``low`` to ``high``; a whole one if its default is."""
 
     default: float
     low: float
     high: float
 
     def check(self, value: Any, where: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _not(value, where, f"a number from {self.low:g} to {self.high:g}")
-        _check_range(value, where, self.low, self.high)
-        return float(value)  # 2 and 2.0 are one setting
+        whole = isinstance(self.default, int)
+        # bool is an int to Python: `true` must not pass for 1
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            kind = f"a{' whole' * whole} number from {self.low:g} to {self.high:g}"
+            raise ConfigError(f"{where} must be {kind}, not {show(value)}.")
+        if not self.low <= value <= self.high:  # NaN fails this too
+            raise ConfigError(f"{where} is {show(value)}; allowed is {self.low:g} to {self.high:g}.")
+        return value if whole else float(value)  # 2 and 2.0 are one setting
 
 
 @dataclass(frozen=True)
@@ -52,12 +40,12 @@ class Bool:
 
     def check(self, value: Any, where: str) -> bool:
         if not isinstance(value, bool):
-            raise _not(value, where, "true or false")
+            raise ConfigError(f"{where} must be true or false, not {show(value)}.")
         return value
 
 
 @dataclass(frozen=True)
-class Ints:
+class Numbers:
     """A list of ``entries`` (fewest, most) whole numbers from ``low`` to ``high``."""
 
     default: tuple[int, ...]
@@ -65,26 +53,19 @@ class Ints:
     low: int
     high: int
 
-    def check(self, value: Any, where: str) -> list[int]:
+    def check(self, value: Any, where: str) -> list[float]:
         fewest, most = self.entries
         if not isinstance(value, list | tuple):
-            raise _not(value, where, f"a list of {fewest} to {most} whole numbers")
+            raise ConfigError(
+                f"{where} must be a list of {fewest} to {most} whole numbers, not {show(value)}."
+            )
         if not fewest <= len(value) <= most:
             raise ConfigError(f"{where} has {len(value)} entries; {fewest} to {most} are allowed.")
-        entry = Int(self.low, self.low, self.high)
+        entry = Number(self.low, self.low, self.high)
         return [entry.check(item, f"{where}[{i}]") for i, item in enumerate(value)]
 
 
-Setting = Int | Number | Bool | Ints
-
-
-def _not(value: Any, where: str, wanted: str) -> ConfigError:
-    return ConfigError(f"{where} must be {wanted}, not {show(value)}.")
-
-
-def _check_range(value: float, where: str, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN fails this too
-        raise ConfigError(f"{where} is {show(value)}; the allowed range is {low:g} to {high:g}.")
+Setting = Number | Bool | Numbers
 
 
 @dataclass(frozen=True)
@@ -124,27 +105,27 @@ def _rule_clit(s: dict[str, Any], where: str) -> None:
 ENCODERS: dict[str, Part] = {
     "edsr": Part(
         'Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017',
-        {"channels": Int(64, 1, 512), "blocks": Int(16, 1, 64)},
+        {"channels": Number(64, 1, 512), "blocks": Number(16, 1, 64)},
     ),
     "rdn": Part(
         'Zhang et al., "Residual Dense Network for Image Super-Resolution", CVPR 2018',
         {
-            "channels": Int(64, 1, 512),
-            "blocks": Int(16, 1, 64),
-            "layers": Int(8, 1, 32),
-            "growth": Int(64, 1, 512),
+            "channels": Number(64, 1, 512),
+            "blocks": Number(16, 1, 64),
+            "layers": Number(8, 1, 32),
+            "growth": Number(64, 1, 512),
         },
     ),
     "swinir": Part(
         'Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCVW 2021',
         {
-            "channels": Int(180, 1, 512),
-            "depths": Ints((6,) * 6, (1, 12), 1, 12),
-            "heads": Ints((6,) * 6, (1, 12), 1, 64),
+            "channels": Number(180, 1, 512),
+            "depths": Numbers((6,) * 6, (1, 12), 1, 12),
+            "heads": Numbers((6,) * 6, (1, 12), 1, 64),
             # Each block has an index of window⁴ entries beside its parameters: 75 MB of them at most.
-            "window": Int(8, 2, 16),
+            "window": Number(8, 2, 16),
             "mlp_ratio": Number(2.0, 0.5, 8.0),
-            "out_channels": Int(64, 1, 512),
+            "out_channels": Number(64, 1, 512),
         },
         _rule_swinir,
     ),
@@ -155,11 +136,11 @@ DECODERS: dict[str, Part] = {
         'Chen et al., "Cascaded Local Implicit Transformer for Arbitrary-Scale Super-Resolution", '
         "CVPR 2023 (arXiv:2303.16513)",
         {
-            "dim": Int(256, 8, 1024),
-            "heads": Int(8, 1, 64),
-            "radius": Int(3, 0, 12),
-            "stages": Int(1, 1, 4),
-            "hidden_dims": Ints((256,) * 4, (1, 8), 8, 2048),
+            "dim": Number(256, 8, 1024),
+            "heads": Number(8, 1, 64),
+            "radius": Number(3, 0, 12),
+            "stages": Number(1, 1, 4),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
         },
         _rule_clit,
     ),
@@ -167,7 +148,7 @@ DECODERS: dict[str, Part] = {
         'Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function", '
         "CVPR 2021 (arXiv:2012.09161)",
         {
-            "hidden_dims": Ints((256,) * 4, (1, 8), 8, 2048),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
             "feat_unfold": Bool(True),
             "local_ensemble": Bool(True),
             "cell_decode": Bool(True),

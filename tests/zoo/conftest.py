@@ -33,7 +33,7 @@ class Client:
                 "HF_HUB_DISABLE_TELEMETRY": "1",
                 "HF_HUB_DISABLE_PROGRESS_BARS": "1",
                 "HF_HUB_DOWNLOAD_TIMEOUT": "2",
-                "GRACE": "4",
+                "GRACE": "3",
                 **environment,
             },
             stdin=subprocess.PIPE,
