@@ -5,7 +5,7 @@
 >>> model.upscale("photo.jpg", scale=3.7).save("photo_large.png")
 
 The names below are the whole public face. Beside them: `clit_zoo.geometry` for positions, `clit_zoo.errors`,
-`clit_zoo.encoders.base` and `clit_zoo.decoders.base` for what a paper must bring, and the program ``clit-zoo``.
+`clit_zoo.encoders.base` and `clit_zoo.decoders.base` for what a paper must bring, and the program `clit-zoo`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""``make docs``: the API page from the docstrings, into build/docs. A warning or a missing one is an error."""
+"""``make docs``: the API page from the docstrings, into build/docs. A warning or a missing one stops it."""
 
 import importlib
 import sys

@@ -250,44 +250,33 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert len(list(folder.iterdir())) == 3
 
 
-def test_a_disk_that_fills_up_leaves_no_half_a_model(tmp_path, monkeypatch):
-    write = Path.write_bytes
-
-    def full(path, data):
-        write(path, data[:9])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(ClitZooError, match="No space left"):
-            write_model_folder(tmp_path / "x", CONFIG, state(), "card")
-    assert list((tmp_path / "x").iterdir()) == []
-    write_model_folder(tmp_path / "x", CONFIG, state(), "card")
-
-
 FULL_DISK = """
-import resource, sys, torch
+import os, resource, sys, torch
 from clit_zoo.zoo import registry
 from clit_zoo.errors import ClitZooError
 from clit_zoo.zoo.folder import write_model_folder
-limit = int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-tensors = {"a": torch.ones(10_000)}
-try:
-    write_model_folder(sys.argv[1], registry.get("edsr-lit").config, tensors, "card " * 20_000)
-except ClitZooError as error:
-    print(error)
+config, tensors, card = registry.get("edsr-lit").config, {"a": torch.ones(10_000)}, "card " * 20_000
+for limit in (1000, 50_000):  # the weights do not fit, the card does not
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_model_folder(sys.argv[1], config, tensors, card)
+    except ClitZooError as error:
+        print(error, os.listdir(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write_model_folder(sys.argv[1], config, tensors, card)
 """
 
 
-@pytest.mark.parametrize("limit", [1000, 50_000])  # the weights do not fit, the card does not
-def test_a_disk_that_is_really_full_is_told_of(tmp_path, limit):
+def test_a_full_disk_leaves_no_half_a_model(tmp_path):
     pytest.importorskip("resource")
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "x"), str(limit)]
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'x'} cannot be written (") and "too large" in done.stdout
-    assert os.listdir(tmp_path / "x") == []
+    told = done.stdout.splitlines()
+    assert len(told) == 2 and len(os.listdir(tmp_path / "x")) == 3
+    for line in told:
+        assert line.startswith(f"{tmp_path / 'x'} cannot be written (")
+        assert "too large" in line and line.endswith(" []")
 
 
 def test_an_interrupted_write_can_be_repeated(tmp_path, monkeypatch):
