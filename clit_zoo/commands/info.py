@@ -56,8 +56,8 @@ def _facts(name: str) -> dict[str, Any]:
     if entry is not None:
         facts |= {"summary": entry.summary, "status": registry.status(entry.name)}
         facts |= {"repository": entry.repo_id, "revision": entry.revision, "sha256": entry.sha256}
-    known = entry is not None and entry.config == config
-    facts["parameters"] = entry.parameters if known else parameters(config)  # type: ignore[union-attr]
+    same = entry is not None and entry.config == config  # then nothing need be built to count
+    facts["parameters"] = entry.parameters if entry and same else parameters(config)
     facts["papers"] = list(config.papers)
     if files is None:
         facts |= {"origin": None, "weights": None, "note": note}

@@ -1,5 +1,6 @@
 """A name, a folder or a Hub repository -> the files of a model; loading and publishing them."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -138,7 +139,8 @@ def push(
     repo = download.Repo(repo_id, "main", None, None, token)
     # The client's own calls have no time limit: see first whether there is a server.
     address = f"{huggingface_hub.constants.ENDPOINT}/api/models/{repo_id}"
-    status, headers = next(download.get(address, token))
+    with contextlib.closing(download.get(address, token)) as question:
+        status, headers = next(question)
     if status >= 500:
         raise download.refusal(status, headers, repo, CONFIG_FILE)
     try:
