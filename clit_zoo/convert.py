@@ -15,9 +15,10 @@ from typing import Any
 
 from .errors import ClitZooError, ConfigError, WeightsError
 from .zoo import registry
-from .zoo.checkpoint import arguments, fields, read, require, shown, spec, tensors
-from .zoo.config import ModelConfig
+from .zoo.checkpoint import arguments, read, require, spec, tensors
+from .zoo.config import ModelConfig, fields
 from .zoo.folder import model_card, write_model_folder
+from .zoo.schema import show
 
 
 def convert_checkpoint(
@@ -54,8 +55,8 @@ def convert_checkpoint(
             "writes it at the end."
         )
     try:
-        content = fields(content, "the checkpoint", ["model"], ["optimizer", "epoch", "state"])
-        model = fields(content["model"], "model", ["name", "args", "sd"])
+        fields(content, "the checkpoint", ("model",), ("optimizer", "epoch", "state"))
+        model = fields(content["model"], "model", ("name", "args", "sd"))
         system = _system(model["name"])
         args = arguments(model["args"], "args", system.arguments)
         encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
@@ -98,7 +99,7 @@ def _clit(args: dict[str, Any]) -> dict[str, Any]:
     require(args, "args", is_cell=True, local_attn=True)
     if args["imnet_num"] != args["conv_num"]:
         raise ConfigError(
-            f"args.imnet_num is {shown(args['imnet_num'])} and args.conv_num {shown(args['conv_num'])}; "
+            f"args.imnet_num is {show(args['imnet_num'])} and args.conv_num {show(args['conv_num'])}; "
             "every stage has one MLP and one set of convolutions."
         )
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "relu"}})
@@ -181,7 +182,7 @@ SYSTEMS = {
 def _system(name: Any) -> System:
     if not isinstance(name, str) or name not in SYSTEMS:
         raise ConfigError(
-            f"it holds a {shown(name)}; what can be converted is {', '.join(SYSTEMS)} (the paper's LIT is "
+            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)} (the paper's LIT is "
             "'clit' with imnet_num 1; the name 'lit' stands for a variant with a frequency branch)."
         )
     return SYSTEMS[name]
@@ -222,7 +223,7 @@ def _encoder(given: Any) -> dict[str, Any]:
     if name == "rdn":
         require(args, f"{where}.args", RDNkSize=3)
         if args["RDNconfig"] not in list(_RDN_CONFIGS):
-            raise ConfigError(f"{where}.args.RDNconfig is {shown(args['RDNconfig'])}; it must be 'A' or 'B'.")
+            raise ConfigError(f"{where}.args.RDNconfig is {show(args['RDNconfig'])}; it must be 'A' or 'B'.")
         return {"name": "rdn", "channels": args["G0"], **_RDN_CONFIGS[args["RDNconfig"]]}
     require(args, f"{where}.args", res_scale=1)
     return {"name": "edsr", "channels": args["n_feats"], "blocks": args["n_resblocks"]}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, WeightsError, is_out_of_memory
-from .config import ModelConfig
+from .config import ModelConfig, fields
 from .schema import show
-from .skeleton import shapes
+from .skeleton import misfit, shapes
 
 MAX_CHECKPOINT_BYTES = 4 * 2**30
 """Weights in float32 at ``skeleton.MAX_PARAMETERS``, and Adam's two moments of them, make 2.4 GB."""
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # a made-up archive or pickle can fail in any way
         raise WeightsError(f"{path} {_reason(error)}.") from error
     if not isinstance(checkpoint, dict):
-        raise WeightsError(f"{path} holds {shown(checkpoint)} instead of the dict of a training script.")
+        raise WeightsError(f"{path} holds {show(checkpoint)} instead of the dict of a training script.")
     return checkpoint
 
 
@@ -77,20 +77,20 @@ def _reason(error: Exception) -> str:
 
 def spec(given: Any, where: str, known: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """Name and complete arguments of a {"name": …, "args": {…}}."""
-    given = fields(given, where, ["name", "args"])
+    given = fields(given, where, ("name", "args"))
     name = given["name"]
     if not isinstance(name, str) or name not in known:
-        raise ConfigError(f"{where}.name is {shown(name)}; known: {', '.join(known)}.")
+        raise ConfigError(f"{where}.name is {show(name)}; known: {', '.join(known)}.")
     return name, arguments(given["args"], f"{where}.args", known[name])
 
 
 def arguments(given: Any, where: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """``given``, plain values for some of ``defaults``, completed by those."""
-    given = fields(given, where, [], list(defaults))
+    given = fields(given, where, (), defaults)
     for key, value in given.items():
         numbers = isinstance(value, list | tuple) and all(isinstance(item, int) for item in value)
         if not numbers and not isinstance(value, bool | int | float | str | dict | None):
-            raise ConfigError(f"{where}.{key} is {shown(value)}; it must be a plain value.")
+            raise ConfigError(f"{where}.{key} is {show(value)}; it must be a plain value.")
     return {**defaults, **given}
 
 
@@ -98,26 +98,7 @@ def require(args: dict[str, Any], where: str, **wanted: Any) -> None:
     """Raise ConfigError unless the arguments have the values wanted."""
     for key, value in wanted.items():
         if args[key] != value:
-            raise ConfigError(f"{where}.{key} is {shown(args[key])}; this library only has {shown(value)}.")
-
-
-def fields(given: Any, where: str, needed: list[str], allowed: list[str] | None = None) -> dict[str, Any]:
-    """``given``, if it is a dict with all the ``needed`` keys and otherwise only ``allowed`` ones."""
-    if not isinstance(given, dict):
-        raise ConfigError(f"{where} must be a dict, not {shown(given)}.")
-    known = needed + (allowed or [])
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{where} holds {shown(key)}, which is unknown; known: {', '.join(known)}.")
-    for key in needed:
-        if key not in given:
-            raise ConfigError(f"{where} holds no {key!r}.")
-    return given
-
-
-def shown(value: Any) -> str:
-    """``schema.show``, for tensors too."""
-    return f"a tensor of shape {_shape(value)}" if isinstance(value, Tensor) else show(value)
+            raise ConfigError(f"{where}.{key} is {show(args[key])}; this library only has {show(value)}.")
 
 
 def tensors(given: Any, config: ModelConfig, unused: re.Pattern[str]) -> dict[str, Tensor]:
@@ -132,33 +113,18 @@ def tensors(given: Any, config: ModelConfig, unused: re.Pattern[str]) -> dict[st
         WeightsError: a tensor is missing, unknown, or not of the shape and a type that the model has.
     """
     if not isinstance(given, Mapping):
-        raise WeightsError(f"model.sd must be a dict of tensors, not {shown(given)}.")
-    expected = {key.removeprefix("decoder."): (key, shape) for key, shape in shapes(config).items()}
-    unknown, wrong, found = [], [], {}
-    for name, tensor in given.items():
-        if name not in expected:
-            if not (isinstance(name, str) and unused.fullmatch(name)):
-                unknown.append(shown(name))
-            continue
-        key, shape = expected[name]
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
-            wrong.append(f"{name}: no plain tensor")
-        elif tensor.shape != shape:
-            wrong.append(f"{name}: shape {_shape(tensor)}, expected {'×'.join(map(str, shape))}")
-        elif tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            wrong.append(f"{name}: {tensor.dtype}")
-        else:
-            found[key] = tensor
-    missing = [name for name in expected if name not in given]
-    complaints = [
-        f"{len(names)} {what} ({'; '.join(names[:4])}{'; …' if len(names) > 4 else ''})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("misfits", wrong))
-        if names
-    ]
-    if complaints:
-        raise WeightsError(f"its tensors are not those of its arguments: {', '.join(complaints)}.")
+        raise WeightsError(f"model.sd must be a dict of tensors, not {show(given)}.")
+    found = {
+        name if str(name).startswith("encoder.") else f"decoder.{name}": tensor
+        for name, tensor in given.items()
+        if not (isinstance(name, str) and unused.fullmatch(name))
+    }
+    kinds = {name: (_kind(tensor), getattr(tensor, "shape", ())) for name, tensor in found.items()}
+    if words := misfit(kinds, shapes(config)):
+        raise WeightsError(f"its tensors are not those of its arguments. {words}")
     return found
 
 
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape[:8])) or "scalar"
+def _kind(tensor: Any) -> str:
+    plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return str(tensor.dtype).removeprefix("torch.") if plain else "no plain tensor"

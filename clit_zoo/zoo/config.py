@@ -69,11 +69,11 @@ class ModelConfig:
         do) starts from that one's defaults.
         """
         changed: dict[str, Any] = {"name": self.name, "encoder": self.encoder, "decoder": self.decoder}
-        _refuse_unknown(overrides, changed, "")
+        fields(overrides, "", (), changed)
         for key, value in overrides.items():
             if key != "name":
                 value = {"name": value} if isinstance(value, str) else value
-                _require_mapping(value, key)
+                fields(value, key, (), value)
                 same = value.get("name", changed[key]["name"]) == changed[key]["name"]
                 value = {**changed[key], **value} if same else dict(value)
             changed[key] = value
@@ -95,17 +95,13 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Check ``data``, the content of a config.json, and fill in the defaults."""
-        _require_mapping(data, "the configuration")
-        if data.get("format") != FORMAT:
+        if isinstance(data, Mapping) and data.get("format") != FORMAT:
             given = f"says {show(data['format'])}" if "format" in data else "is missing"
             raise ConfigError(
                 f'"format" {given}; it must be "{FORMAT}". This is not a clit_zoo model, or one made for '
                 "another version of the library."
             )
-        _refuse_unknown(data, ("format", "name", "encoder", "decoder"), "")
-        for key in ("name", "encoder", "decoder"):
-            if key not in data:
-                raise ConfigError(f'"{key}" is missing.')
+        fields(data, "", ("format", "name", "encoder", "decoder"))
         return cls(data["name"], data["encoder"], data["decoder"])
 
     @classmethod
@@ -117,33 +113,38 @@ class ModelConfig:
             raise ConfigError(f"{path}: {error}") from error
 
 
+def fields(given: Any, where: str, needed: Iterable[str], allowed: Iterable[str] = ()) -> Mapping[str, Any]:
+    """``given``, if it has all the ``needed`` keys and otherwise only ``allowed`` ones; else ConfigError.
+
+    ``where`` is its place in the configuration, "" for the whole.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be an object of settings, not {show(given)}.")
+    known, dot = (*needed, *allowed), "." if where else ""
+    for key in given:
+        if key not in known:
+            name = where + dot + key[:60] if isinstance(key, str) else show(key)
+            raise ConfigError(f"{name} is unknown{_close(key, known)}; known: {', '.join(known)}.")
+    for key in needed:
+        if key not in given:
+            raise ConfigError(f"{where}{dot}{key} is missing.")
+    return given
+
+
 def _checked_part(given: Any, where: str, parts: dict[str, Part]) -> dict[str, Any]:
-    _require_mapping(given, where)
-    name = given.get("name")
+    name = given.get("name", "") if isinstance(given, Mapping) else ""
     if not isinstance(name, str) or name not in parts:
-        said = f"is {show(name)}" if "name" in given else "is missing"
-        raise ConfigError(f"{where}.name {said}{_close(name, parts)}; the {where}s are: {', '.join(parts)}.")
+        fields(given, where, ("name",), given)
+        raise ConfigError(
+            f"{where}.name is {show(name)}{_close(name, parts)}; the {where}s are: {', '.join(parts)}."
+        )
     part = parts[name]
-    _refuse_unknown(given, ("name", *part.settings), f"{where}.")
+    fields(given, where, ("name",), part.settings)
     checked: dict[str, Any] = {"name": name}
     for key, setting in part.settings.items():
         checked[key] = setting.check(given.get(key, setting.default), f"{where}.{key}")
     part.rule(checked, where)
     return checked
-
-
-def _require_mapping(value: Any, where: str) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be an object of settings, not {show(value)}.")
-
-
-def _refuse_unknown(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    for key in given:
-        if key not in allowed:
-            raise ConfigError(
-                f"{show(key) if not isinstance(key, str) else where + key[:60]} is not a setting"
-                f"{_close(key, allowed)}; allowed: {', '.join(allowed)}."
-            )
 
 
 def _close(value: Any, allowed: Iterable[str]) -> str:

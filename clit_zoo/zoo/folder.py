@@ -12,7 +12,6 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +21,7 @@ from torch import Tensor
 from ..atomic import replacing
 from ..errors import ClitZooError, WeightsError, WeightsNotFoundError, is_out_of_memory
 from .config import ModelConfig
-from .skeleton import parameters
+from .skeleton import FLOATS, listed, misfit, parameters
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ MAX_CARD_BYTES = 2**20
 HERE = "path/to/this/folder"
 """How a card calls a model that is in no repository yet; publishing puts the repository's name there."""
 
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,16 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
             raise WeightsError(f"{path} has {size:,} bytes; at most {MAX_WEIGHTS_BYTES:,} are read.")
         path.open("rb").close()  # safetensors says "no such file" of one that may not be read
         with safe_open(str(path), framework="pt") as file:
-            _compare(path, {name: file.get_slice(name) for name in file.keys()}, expected)  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: (_TYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape()))
+                for name, s in slices.items()
+            }
+            if words := misfit(found, expected):
+                raise WeightsError(
+                    f"{path} does not fit its configuration. {words} Is the {CONFIG_FILE} beside it the one "
+                    "it was trained with?"
+                )
             tensors = {name: file.get_tensor(name) for name in expected}
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
@@ -117,30 +125,8 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
         ) from error
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise WeightsError(f"{path} is damaged. {_listed('with values that are not finite', bad)}")
+        raise WeightsError(f"{path} is damaged. {listed('with values that are not finite', bad)}")
     return tensors
-
-
-def _compare(path: Path, slices: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare the header of a file with the tensors expected, before any is read."""
-    found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-    wrong = [
-        f"{name}: shape {_shape(shape)}, expected {_shape(expected[name])}"
-        for name, (_, shape) in found.items()
-        if name in expected and shape != expected[name]
-    ]
-    types = [f"{name}: {dtype}" for name, (dtype, _) in found.items() if dtype not in _DTYPES.values()]
-    complaints = [
-        _listed("missing", [name for name in expected if name not in found]),
-        _listed("unknown", [name for name in found if name not in expected]),
-        _listed("misshaped", wrong),
-        _listed(f"of a type other than {', '.join(_DTYPES.values())}", types),
-    ]
-    if any(complaints):
-        raise WeightsError(
-            f"{path} does not fit its configuration. {' '.join(filter(None, complaints))} Is the "
-            f"{CONFIG_FILE} beside it the one it was trained with?"
-        )
 
 
 def read_card(folder: Path) -> str | None:
@@ -187,7 +173,7 @@ def write_model_folder(
     """
     tensors = {}
     for name, tensor in state_dict.items():
-        if tensor.dtype not in _DTYPES:
+        if str(tensor.dtype).removeprefix("torch.") not in FLOATS:
             raise WeightsError(f"{name} is {tensor.dtype}; weights are float32, float16 or bfloat16.")
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{name} holds values that are not finite; such a model is not saved.")
@@ -272,16 +258,3 @@ def _settings_table(config: ModelConfig) -> str:
     for part, settings in (("encoder", config.encoder), ("decoder", config.decoder)):
         rows += [f"| {part} | {key} | {value} |" for key, value in settings.items()]
     return "\n".join([*rows, f"| model | parameters | {parameters(config):,} |"])
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    # A hostile header may hold long names, and many.
-    shown = "; ".join(name[:120] for name in names[:4])
-    more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{len(names)} tensor{'s' * (len(names) > 1)} {what} ({shown}{more})."
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "scalar"
