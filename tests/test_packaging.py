@@ -47,5 +47,6 @@ def test_weights_reach_the_wheel(tmp_path):
     assert {name for name in names if "some-model" in name} == {
         f"clit_zoo/weights/some-model/{name}" for name in FILES
     }
-    assert {"clit_zoo/zoo/registry.py", "clit_zoo/py.typed", "clit_kernels/__init__.py"} <= names
+    needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt"}
+    assert {"clit_kernels/__init__.py", *(f"clit_zoo/{name}" for name in needed)} <= names
     assert not any(name.startswith(("tests/", "weights/", "kernels/")) for name in names)

@@ -1,4 +1,4 @@
-"""What a training step keeps for its backward pass, and the most it takes."""
+"""What a stage's training step keeps for its backward pass, and the most it takes."""
 
 import json
 import os
@@ -6,27 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import memory
 import pytest
+import torch
 from interpreter import needs_interpreter
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "kernels" / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
-import activation_memory  # noqa: E402
-import torch  # noqa: E402
+BENCHMARKS = Path(memory.__file__).parent
 
 INTERPRETED = """
 import json, sys, torch
 sys.path.insert(0, {folder!r})
-import activation_memory
+import memory
 for backend in ("reference", "triton"):
-    found = activation_memory.reckoned(backend, "{kind}", 4, torch.float16, backward={backward})
+    found = memory.reckoned(backend, "{kind}", 4, torch.float16, backward={backward})
     print(json.dumps(found))
 """
 
 
 def test_live_tensors_are_counted_once_and_until_they_go():
-    with activation_memory.Live() as live:
+    with memory.Live() as live:
         a = torch.ones(1000)
         b = a.view(10, 100).t()  # the same storage
         c = a + b.reshape(-1)  # a copy for a moment, and a sum
@@ -41,7 +39,7 @@ def test_live_tensors_are_counted_once_and_until_they_go():
 
 def test_saved_storages_are_counted_once_and_without_the_given():
     weight = torch.randn(5, 5, requires_grad=True)
-    with activation_memory.kept_bytes([weight]) as kept:
+    with memory.kept_bytes([weight]) as kept:
         x = weight.exp()  # saves its result
         (x * x.t()).sum()  # saves the same storage twice more
     assert sum(kept.values()) == 100
@@ -60,11 +58,11 @@ def ratios(kind: str, backward: bool) -> dict[str, float]:
 @needs_interpreter
 @pytest.mark.parametrize("kind", ["raster", "points"])
 def test_the_kernels_keep_at_most_a_quarter(kind):
-    assert ratios(kind, backward=False)["step_kept_bytes"] >= activation_memory.WANTED
+    assert ratios(kind, backward=False)["step_kept_bytes"] >= memory.WANTED
 
 
 @pytest.mark.slow
 @needs_interpreter
 @pytest.mark.parametrize("kind", ["raster", "points"])
 def test_the_kernels_take_at_most_a_quarter_at_their_peak(kind):
-    assert ratios(kind, backward=True)["step_peak_bytes"] >= activation_memory.WANTED
+    assert ratios(kind, backward=True)["step_peak_bytes"] >= memory.WANTED

@@ -1,11 +1,11 @@
-"""How much memory a training step's decoder takes between its forward and its backward pass, and at its peak.
+"""How much memory a stage's training step takes between its forward and its backward pass, and at its peak.
 
-    python kernels/benchmarks/activation_memory.py
-    TRITON_INTERPRET=1 python kernels/benchmarks/activation_memory.py --side 16     # the Triton kernels, too
+    python kernels/benchmarks/memory.py
+    TRITON_INTERPRET=1 python kernels/benchmarks/memory.py --side 16     # the Triton kernels, too
 
 Counted on a CPU, where a tensor has as many bytes as on a GPU:
 
-    kept    what autograd saves for the backward pass, each storage once, parameters and inputs left out
+    kept    what autograd saves for the backward pass, each storage once, parameters and maps left out
     peak    the most that live tensors took at any moment of both passes, less what was there before
 
 The peak counts tensors that PyTorch operations make; it does not see scratch memory inside an operation. At
@@ -25,17 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cases import WAYS, Case, Inputs, Tiles, compute, forward, inputs
 from environment import describe
-from model_cases import load
-from stage_cases import noise
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from training_case import positions
 
-from clit_kernels import Raster, settings
+from clit_kernels.queries import tensors
 from clit_kernels.triton_support import INTERPRETED
-from clit_zoo import geometry
 
 WANTED = 4
 """At most a quarter of the reference's memory."""
@@ -46,9 +43,9 @@ LOWER = torch.float16 if INTERPRETED else torch.bfloat16
 STEP = 32 * 48 * 48
 """Queries of the paper's step."""
 
-RESULTS = Path(__file__).with_name("results") / "activation_memory.jsonl"
+RESULTS = Path(__file__).with_name("results") / "memory.jsonl"
 
-FEW_PROGRAMS = {
+FEW_PROGRAMS: Tiles = {
     "local_attention/forward_any": {"QUERIES": 64},
     "local_attention/backward_queries": {"QUERIES": 64},
     "local_attention/backward_map": {"PIXELS": 64},
@@ -59,6 +56,9 @@ FEW_PROGRAMS = {
     "coordinate_decode/grad_raster": {"PIXELS": 64},
 }
 """Large tiles for the interpreter, whose time goes by programs; no tile changes what is kept."""
+
+SORTS = ("kept", "peak")
+HEADINGS = ("kept, MB", "peak, MB", "step kept, GB", "step peak, GB")
 
 
 class Live(TorchDispatchMode):
@@ -116,42 +116,25 @@ def kept_bytes(without: Sequence[Tensor]) -> Iterator[dict[int, int]]:
 
 
 def step(
-    backend: str, kind: str, side: int, dtype: torch.dtype, *, name: str = "edsr-lit", backward: bool = True
+    backend: str, kind: str, side: int, dtype: torch.dtype, *, shape: str = "paper", backward: bool = True
 ) -> tuple[int, list[int]]:
-    """Kept bytes of a decoder's forward and backward pass on one patch of ``side`` x ``side``, and those at
-    every moment.
+    """Kept bytes of a stage's step on one patch of ``side`` x ``side``, and the live ones at every moment.
 
-    ``kind``: "raster" or "points", as many queries as pixels. The encoder's features ask for gradients, as in
-    training; under autocast where ``dtype`` is not float32. Without ``backward`` there are no
-    moments.
+    ``kind``: "raster" or "points", as many queries as pixels. Without ``backward`` there are no moments.
     """
-    device = torch.device("cpu")
-    decoder = load(name, device).decoder.train().requires_grad_(True)
-    feature = noise((1, 64, side, side), device, dtype, 1).requires_grad_()
-    image = torch.zeros(1, 3, side, side)
-    where = positions(kind, 1, side, side, device)
-    cell = torch.full((1, 2), 2 / (3 * side))
-    raster = Raster(where) if kind == "raster" else None
-    if raster is not None:
-        where = geometry.raster_coords(raster)
-    inputs = [feature, image, where, cell, *(raster or ()), *decoder.parameters()]
-    lower = dtype != torch.float32
-
-    def loss() -> Tensor:
-        with torch.autocast("cpu", dtype if lower else None, enabled=lower):
-            out = decoder.query(feature, image, where, cell, [(side, side)], raster=raster, backend=backend)
-        return out.float().square().mean()
-
-    with settings.forced(FEW_PROGRAMS if INTERPRETED else {}):
-        with kept_bytes(inputs) as kept:
-            loss()
-        if not backward:
-            return sum(kept.values()), []
-        gc.collect()
-        gc.freeze()  # what is there already need not be looked through again
-        with Live() as live:
-            loss().backward()
-        gc.unfreeze()
+    case = Case("decode_stage", shape, dtype, (side, side), None, kind)
+    x: Inputs = inputs(case, torch.device("cpu"))
+    tiles = FEW_PROGRAMS if INTERPRETED else None
+    call = x.call
+    with kept_bytes([*call[:3], *tensors(call.queries), call.cell, *call.weights.tensors()]) as kept:
+        forward(case.op, x, WAYS[backend], tiles)
+    if not backward:
+        return sum(kept.values()), []
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked through again
+    with Live() as live:
+        compute(case, x, WAYS[backend], tiles)
+    gc.unfreeze()
     return sum(kept.values()), live.moments
 
 
@@ -176,8 +159,8 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=48, help="of the larger patch, in pixels (default: 48)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON lines are appended to this file")
     given = parser.parse_args()
-    backends = ["reference", "hoisted", *(["triton"] if INTERPRETED else [])]
-    print(f"edsr-lit's decoder on a patch of {given.side}x{given.side}; the paper's step reckoned from it")
+    backends = ["reference", "torch", *(["triton"] if INTERPRETED else [])]
+    print(f"a stage of the paper's size on {given.side}x{given.side}; the paper's step reckoned from it")
     print(f"{'queries':<8}{'dtype':<9}{'backend':<10}" + "".join(f"{k:>17}" for k in HEADINGS))
     failed = 0
     for kind in ("raster", "points"):
@@ -186,27 +169,20 @@ def main() -> int:
             for backend in backends:
                 row = reckoned(backend, kind, given.side, dtype)
                 reference = reference or row
-                row |= {
-                    f"{key}_ratio": reference[f"step_{key}_bytes"] / row[f"step_{key}_bytes"] for key in SORTS
-                }
+                for key in SORTS:
+                    row[f"{key}_ratio"] = reference[f"step_{key}_bytes"] / row[f"step_{key}_bytes"]
                 failed |= backend == "triton" and min(row["kept_ratio"], row["peak_ratio"]) < WANTED
-                _show(row, kind, dtype, backend)
-                row |= {"case": "activation memory", "model": "edsr-lit", "queries": kind, "side": given.side}
-                row |= {"dtype": str(dtype).removeprefix("torch."), "backend": backend, "reckoned": "step_*"}
+                name = str(dtype).removeprefix("torch.")
+                cells = [f"{row[f'{key}_bytes'] / 1e6:.1f}" for key in SORTS]
+                cells += [
+                    f"{row[f'step_{key}_bytes'] / 1e9:.2f} ({row[f'{key}_ratio']:.1f}x)" for key in SORTS
+                ]
+                print(f"{kind:<8}{name:<9}{backend:<10}" + "".join(f"{c:>17}" for c in cells), flush=True)
+                row |= {"case": "activation memory", "shape": "paper", "queries": kind, "side": given.side}
+                row |= {"dtype": name, "backend": backend, "reckoned": "step_*"}
                 with open(given.results, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row | describe(torch.device("cpu"))) + "\n")
     return int(failed)
-
-
-SORTS = ("kept", "peak")
-HEADINGS = ("kept, MB", "peak, MB", "step kept, GB", "step peak, GB")
-
-
-def _show(row: dict[str, Any], kind: str, dtype: torch.dtype, backend: str) -> None:
-    cells = [f"{row[f'{key}_bytes'] / 1e6:.1f}" for key in SORTS]
-    cells += [f"{row[f'step_{key}_bytes'] / 1e9:.2f} ({row[f'{key}_ratio']:.1f}x)" for key in SORTS]
-    name = str(dtype).removeprefix("torch.")
-    print(f"{kind:<8}{name:<9}{backend:<10}" + "".join(f"{c:>17}" for c in cells), flush=True)
 
 
 if __name__ == "__main__":

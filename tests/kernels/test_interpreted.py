@@ -1,4 +1,4 @@
-"""Run the tests of triton/ under Triton's interpreter, each file in a process of its own."""
+"""Run the tests of Triton kernels under Triton's interpreter, each file in a process of its own."""
 
 import os
 import subprocess
@@ -10,15 +10,20 @@ from interpreter import needs_interpreter
 
 pytestmark = needs_interpreter
 
-FOLDER = Path(__file__).with_name("triton")
-FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
+HERE = Path(__file__).parent
+FILES = [
+    *sorted(HERE.glob("*/test_*_triton.py")),
+    HERE / "test_calls.py",
+    HERE / "test_shapes.py",
+    HERE.parent / "test_training_step_triton.py",
+]
 
 
-def run(file: str, marks: str) -> None:
+def run(file: Path, marks: str) -> None:
     """Run one file's tests with these marks in the interpreter; fail with their output."""
     # one thread: numpy's own would fight with those of tests beside this one
     env = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", marks, str(FOLDER / file)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", marks, str(file)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode == 5 and marks.startswith("slow"):
         pytest.skip("no slow tests in this file")
@@ -27,12 +32,12 @@ def run(file: str, marks: str) -> None:
     )
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_interpreted(file: str) -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_interpreted(file: Path) -> None:
     run(file, "not slow and not gpu")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", FILES)
-def test_interpreted_slow(file: str) -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_interpreted_slow(file: Path) -> None:
     run(file, "slow and not gpu")

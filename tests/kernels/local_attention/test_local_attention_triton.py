@@ -8,6 +8,8 @@ from clit_kernels import AttentionCall, Grid, local_attention
 from clit_kernels.local_attention import local_attention_reference
 from clit_kernels.local_attention.triton import kernels, launch, tiles
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 DTYPES = [torch.float16, torch.bfloat16]
 LONG = {"grid x1.01", "grid x17.3", "grid x3.999", "raster of 20"}  # seconds each in the interpreter
 ALL = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUERIES]

@@ -5,6 +5,7 @@ import torch
 from step_cases import check_autocast, check_checkpoint
 
 from clit_kernels import decode_stage
+from clit_kernels.triton_support import INTERPRETED
 from clit_zoo import ops
 
 TILES = {
@@ -21,10 +22,13 @@ TILES = {
 """Few programs, which is what the interpreter is slow at."""
 
 
+pytestmark = pytest.mark.skipif(
+    not INTERPRETED, reason="for the interpreter: tests/kernels/test_interpreted.py"
+)
+
+
 @pytest.fixture(autouse=True)
-def few_programs(device, monkeypatch):
-    if device.type != "cpu":
-        pytest.skip("compares with autocast on a CPU: for the interpreter")
+def few_programs(monkeypatch):
     monkeypatch.setattr(
         ops, "decode_stage_eager", lambda call, *, backend: decode_stage(call, backend=backend, tiles=TILES)
     )

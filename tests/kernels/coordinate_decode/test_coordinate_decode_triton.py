@@ -17,6 +17,8 @@ from clit_kernels import DecodeCall, Grid, Points, Raster, coordinate_decode
 from clit_kernels.coordinate_decode import coordinate_decode_reference
 from clit_kernels.coordinate_decode.triton import backward, launch
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 LONG = {"grid x1.01", "grid x17.3", "grid x3.999", "grid x1.2 and x6.7", "raster of 20"}
 ALL = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in QUERIES]
 GRIDS = [case for case in ALL if "grid" in str(case)]
@@ -276,13 +278,9 @@ def test_slots_of_a_band():
 
 
 def test_layers_in_one_launch():
-    def chains(widths, one_by_one):
-        layers = launch.Layers(*(torch.empty(0),) * 4, widths, 3)
-        return launch.segments(layers, one_by_one)
-
-    assert chains((256, 256, 256, 256, 16), False) == [(0, 1), (1, 2), (2, 4)]
-    assert chains((128, 64, 64, 64, 16), False) == [(0, 4)]
-    assert chains((128, 64, 64, 16), True) == [(0, 1), (1, 2), (2, 3)]
+    assert launch.segments((256, 256, 256, 256, 16), False) == [(0, 1), (1, 2), (2, 4)]
+    assert launch.segments((128, 64, 64, 64, 16), False) == [(0, 4)]
+    assert launch.segments((128, 64, 64, 16), True) == [(0, 1), (1, 2), (2, 3)]
 
 
 def why_not(call):

@@ -19,6 +19,8 @@ from clit_kernels.decode_stage import decode_stage_reference, why_not
 from clit_kernels.decode_stage.triton import launch
 from clit_kernels.self_check import check_backend
 
+pytestmark = pytest.mark.usefixtures("poisoned")
+
 TILES = {
     "coordinate_decode/hoisted": {"PIXELS_Y": 4, "PIXELS_X": 8, "GROUP": 1, "SLOTS": 16, "COLUMNS": 32},
     "coordinate_decode/direct": {"QUERIES": 256, "COLUMNS": 32},
