@@ -163,8 +163,11 @@ def _write(part: Path, body: Iterator[Any], headers: Mapping[str, str], repo: Re
         raise HubError(f"{what} arrives compressed, which was not asked for. Is HF_ENDPOINT a Hub?")
     if size is not None and size > limit:
         raise HubError(f"{what} has {size:,} bytes; at most {limit:,} are loaded.")
-    digest = hashlib.sha256()
-    with part.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=name) as bar:
+    digest, quiet = hashlib.sha256(), name == CONFIG_FILE
+    with (
+        part.open("wb") as file,
+        tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=quiet) as bar,
+    ):
         for piece in body:
             if file.tell() + len(piece) > limit:
                 raise HubError(f"{what} goes on beyond the {limit:,} bytes that are loaded.")
