@@ -7,6 +7,8 @@ SCALE ?= 4
 OUT ?= out
 
 BIN := $(VENV)/bin
+API := clit_zoo clit_zoo.model clit_zoo.pretrained clit_zoo.geometry clit_zoo.errors clit_zoo.encoders.base \
+	clit_zoo.decoders.base clit_zoo.convert clit_zoo.training clit_kernels
 SOURCES := pyproject.toml setup.py
 
 .PHONY: upscale test lint docs compile-table clean
@@ -24,7 +26,7 @@ lint: $(VENV)/.installed-dev  ## style, types and layers
 	PYTHONPATH=.:kernels/torch-ext $(BIN)/lint-imports
 
 docs: $(VENV)/.installed-docs  ## the API page, into build/docs
-	$(BIN)/python docs/build.py
+	$(BIN)/python -W error::UserWarning -m pdoc -d google -o build/docs $(API)
 
 compile-table: $(VENV)/.installed  ## compile every Triton kernel for GPUs that are not here
 	$(BIN)/python kernels/compile_table.py
