@@ -41,7 +41,7 @@ class Photographs:
     Attributes:
         images: the tensors, in the order of the files' names.
         skipped: pictures that could not be read, are too small or of a format not trained on.
-        reach: side of the largest crop that pictures with half of all pixels are large enough for.
+        reach: the largest s such that pictures with both sides >= s hold half of all pixels.
 
     Raises:
         ImageError: the folder does not exist or holds no usable picture.
@@ -89,9 +89,10 @@ class Photographs:
         self.reach = int(self.sides[order][half])
 
     @property
-    def megapixels(self) -> float:
-        """All pictures' pixels."""
-        return float(self.areas.sum()) / 1e6
+    def in_words(self) -> str:
+        """How much there is."""
+        number = len(self.images)
+        return f"{number} picture{'s' * (number != 1)} ({self.areas.sum() / 1e6:.3g} megapixels)"
 
     def draw(self, rng: np.random.Generator, side: int) -> Tensor:
         """A random picture that holds a crop of ``side`` pixels (at most ``reach``)."""

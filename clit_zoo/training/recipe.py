@@ -1,10 +1,11 @@
 """How a model is trained: every setting that changes the weights that come out."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..model import SuperResolver
+from .cascade import stage_parameters
+from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
 from .patches import BLOCK, QUERIES, Draw
 from .strategies import STRATEGIES
@@ -21,14 +22,14 @@ class Recipe:
         batch: patches a step, over all processes; patch: their low-resolution side in pixels.
         accumulate: parts in which each process computes its share of the batch, to save memory.
         strategy: the scales, see ``strategies``; queries: the positions, see ``patches.Draw``.
+        loss: one of ``losses.LOSSES``.
         lr: top learning rate; warmup: steps to reach it.
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
         schedule: "halving" (after each fifth of the run), "cosine" or "trapezoid".
         clip: largest gradient norm, 0 for none. ema: decay of the averaged weights, which are what is saved.
-        freeze_encoder: train the decoder only. freeze_stages: train new stages only, leaving the first so
-            many, the encoder and what all stages share as they are: factors that these alone serve come out
-            unchanged, and no gradient goes through the encoder.
-        bf16: compute in bfloat16 under autocast; the weights stay float32.
+        freeze_encoder: train the decoder only. freeze_stages: freeze a cascade's first n stages, the encoder
+            and shared layers; scales that need only those stages give the same output as before.
+        bf16: compute in bfloat16 under autocast; the weights stay float32. None: on GPUs that can.
         compile: compile the encoder. channels_last: store kernels in that order.
         seed: of patches, positions and new weights.
 
@@ -42,6 +43,7 @@ class Recipe:
     patch: int = 48
     strategy: str = "cumulative"
     queries: str = "stratified"
+    loss: str = "l1"
     optimizer: str = "adam"
     lr: float = 1e-4
     schedule: str = "halving"
@@ -50,21 +52,23 @@ class Recipe:
     ema: float = 0.999
     freeze_encoder: bool = False
     freeze_stages: int = 0
-    bf16: bool = False
+    bf16: bool | None = None
     compile: bool = False
     channels_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("steps", 1),
-            ("batch", 1),
-            ("accumulate", 1),
-            ("warmup", 0),
-            ("seed", 0),
-            ("freeze_stages", 0),
-        ):
-            if getattr(self, name) < low:
+        lowest = {
+            "steps": 1,
+            "batch": 1,
+            "accumulate": 1,
+            "warmup": 0,
+            "clip": 0,
+            "seed": 0,
+            "freeze_stages": 0,
+        }
+        for name, low in lowest.items():
+            if not getattr(self, name) >= low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more.")
         if self.seed >= 1 << 63:
             raise ConfigError(f"seed is {self.seed}; it must be below 2**63.")
@@ -74,11 +78,10 @@ class Recipe:
             raise ConfigError(f"lr is {self.lr:g}; it must be above 0 and at most 1.")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema is {self.ema:g}; it must be from 0 (no average) to below 1.")
-        if not self.clip >= 0:
-            raise ConfigError(f"clip is {self.clip:g}; it must be 0 (no clipping) or more.")
         for name, known in (
             ("strategy", STRATEGIES),
             ("queries", QUERIES),
+            ("loss", LOSSES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
         ):
@@ -107,12 +110,16 @@ class Recipe:
         return Draw(self.strategy, stages, self.freeze_stages, self.patch, self.queries, self.seed)
 
     def freeze(self, model: SuperResolver) -> None:
-        """Take ``requires_grad`` from the parameters that are not trained."""
+        """Take ``requires_grad`` from the parameters that are not trained.
+
+        Raises:
+            ConfigError: stages are to be frozen, and the decoder has none.
+        """
         if self.freeze_encoder or self.freeze_stages:
             model.encoder.requires_grad_(False)
         if self.freeze_stages:
             model.decoder.requires_grad_(False)
-            for p in model.decoder.stage_parameters(self.freeze_stages):
+            for p in stage_parameters(model, self.freeze_stages):
                 p.requires_grad_(True)
 
     def share_of(self, rank: int, count: int) -> list[range]:
@@ -130,8 +137,3 @@ class Recipe:
         size = self.batch // parts
         first = rank * self.accumulate * size
         return [range(first + i * size, first + (i + 1) * size) for i in range(self.accumulate)]
-
-    def changes(self, other: dict[str, Any]) -> list[str]:
-        """In words, where this differs from another recipe's settings."""
-        mine = asdict(self)
-        return [f"{k}: {other.get(k)} → {v}" for k, v in mine.items() if other.get(k) != v]
