@@ -24,5 +24,5 @@ def test_one_step(tmp_path, monkeypatch):
     monkeypatch.setattr(clit_zoo.training, "Recipe", lambda **settings: recipe(**{**settings, **one_step}))
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "photographs", "run"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    with Image.open(tmp_path / "run" / "astronaut_x2.png") as large:
-        assert large.size == (1024, 1024)
+    with Image.open(tmp_path / "run" / "astronaut_x3.7.png") as large:
+        assert large.size == (474, 474)
