@@ -24,7 +24,7 @@ from .log import Log, Pace
 from .losses import LOSSES
 from .patches import Batch
 from .photographs import Photographs
-from .prefetch import Prefetcher
+from .prefetch import prefetched
 from .processes import Processes, StopSignal
 from .recipe import Recipe
 from .state import RunState
@@ -157,34 +157,36 @@ class Run:
             raise ClitZooError(
                 "the processes see different checkpoints: give all the same --out on a shared disk"
             )
-        main, steps = self.processes.main, self.recipe.steps
-        log = Log(self.folder, state.step, self.tensorboard) if main else None
+        log = Log(self.folder, state.step, self.tensorboard) if self.processes.main else None
         if log is not None:
             self._log_start(log)
         deadline = time.perf_counter() + (60 * minutes if minutes is not None else math.inf)
-        shown = main and self.progress
+        shown = self.progress and self.processes.main
+        steps = range(state.step, self.recipe.steps)
         # without smoothing: the time left counts validation too, and does not jump with it
         bar = tqdm(
-            total=steps, initial=state.step, unit="step", mininterval=2, smoothing=0, disable=not shown
-        )
-        batches = Prefetcher(self._draw, state.step, steps, self.threads)
+            total=self.recipe.steps, initial=state.step, unit="step", mininterval=2, smoothing=0,
+            disable=not shown,
+        )  # fmt: skip
         self.pace, window = Pace(), Pace()
         try:
-            with StopSignal() as signal:
-                while state.step < steps:
-                    begin = time.perf_counter()
-                    state.losses.append(self._update(batches.take()))
+            with bar, prefetched(self._draw, steps, self.threads) as batches, StopSignal() as signal:
+                begin = time.perf_counter()
+                for batch, waited in batches:
+                    state.losses.append(self._update(batch))
                     state.step += 1
                     bar.update()
-                    last = state.step == steps
+                    last = state.step == self.recipe.steps
                     to_log = state.step % self.log_every == 0 or last
-                    loss = state.mean_loss() if to_log else 0.0  # waits for the device
+                    if self.pace.steps in (0, FORECAST_AFTER - 1):
+                        float(state.losses[-1])  # waits for the device, which may be behind
+                    loss = state.mean_loss() if to_log else 0.0  # waits too
                     spent = time.perf_counter() - begin
                     state.seconds += spent
                     for pace in (self.pace, window):
-                        pace.add(spent, batches.waited)
+                        pace.add(spent, waited)
                     if shown and self.pace.steps == FORECAST_AFTER and not last:
-                        tqdm.write(self.pace.forecast(steps - state.step))
+                        tqdm.write(self.pace.forecast(self.recipe.steps - state.step))
                     if to_log:
                         bar.set_postfix(loss=f"{loss:.4f}")
                         if log is not None:
@@ -200,12 +202,11 @@ class Run:
                     if stops:
                         self.stopped_by = signal.number
                         break
+                    begin = time.perf_counter()
         finally:
-            batches.close()
-            bar.close()
             if log is not None:
                 log.close()
-        return state.step >= steps
+        return state.step >= self.recipe.steps
 
     def finish(self) -> Path:
         """Write the averaged weights to ``folder``/model, which ``from_pretrained`` takes; return it."""

@@ -8,7 +8,7 @@ import pytest
 
 from clit_zoo.training import log as log_module
 from clit_zoo.training.log import Log, read_log
-from clit_zoo.training.prefetch import Prefetcher
+from clit_zoo.training.prefetch import prefetched
 
 
 def test_rows_after_the_checkpoint_are_dropped(tmp_path):
@@ -56,12 +56,14 @@ def test_batches_come_in_order_and_errors_come_through():
             raise ValueError("step 7")
         return step * step
 
-    batches = Prefetcher(draw, 2, 9, threads=3)
-    assert [batches.take() for _ in range(5)] == [4, 9, 16, 25, 36]
-    with pytest.raises(ValueError, match="step 7"):
-        batches.take()
-    assert batches.waited > 0
-    batches.close()
+    drawn = []
+    with pytest.raises(ValueError, match="step 7"), prefetched(draw, range(2, 9), threads=3) as batches:
+        for batch, waited in batches:
+            drawn.append(batch)
+            assert waited > 0
+    assert drawn == [4, 9, 16, 25, 36]
+    with prefetched(draw, range(3)) as batches:
+        assert [batch for batch, _ in batches] == [0, 1, 4]
 
 
 def test_a_full_disk_stops_the_log_only(tmp_path, monkeypatch, capsys):

@@ -89,7 +89,7 @@ def test_options(train, arguments, tiny, tmp_path, options):
     new = clit_zoo.from_pretrained(tmp_path / "run" / "model", device="cpu").state_dict()
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert changed == ({"decoder"} if "--freeze-encoder" in options else {"encoder", "decoder"})
-    assert (tmp_path / "cache" / "pictures.json").exists()
+    assert (tmp_path / "cache" / "pictures.pt").exists()
 
 
 def test_training_lowers_the_loss_and_beats_the_start(train, arguments, pictures, tmp_path):
