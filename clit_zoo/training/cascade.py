@@ -6,7 +6,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from ..decoders.clit import CLIT, GAIN, MLP
+from ..decoders.clit import CLIT, GAIN
+from ..decoders.mlp import MLP
 from ..errors import ConfigError
 from ..model import SuperResolver
 
@@ -92,7 +93,7 @@ def stage_parameters(model: SuperResolver, first: int) -> Iterator[nn.Parameter]
     Raises:
         ConfigError: the decoder has no stages.
     """
-    for stages in _per_stage(cascade_of(model)):
+    for stages in cascade_of(model).per_stage():
         for module in stages[first:]:
             yield from module.parameters()
 
@@ -105,11 +106,7 @@ def _resized(model: SuperResolver, stages: int) -> SuperResolver:
 @torch.no_grad()
 def _copy_stage(decoder: CLIT, source: int, target: int, *, output: float) -> None:
     """Overwrite a stage's weights with another's, those of the MLP's last layer times ``output``."""
-    for stages in _per_stage(decoder):
+    for stages in decoder.per_stage():
         stages[target].load_state_dict(stages[source].state_dict())
     for p in cast(MLP, decoder.imnets[target]).linears()[-1].parameters():
         p.mul_(output)
-
-
-def _per_stage(decoder: CLIT) -> tuple[nn.ModuleList, ...]:
-    return decoder.conv_qs, decoder.conv_ks, decoder.conv_vs, decoder.imnets

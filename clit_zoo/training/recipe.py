@@ -115,12 +115,15 @@ class Recipe:
         Raises:
             ConfigError: stages are to be frozen, and the decoder has none.
         """
-        if self.freeze_encoder or self.freeze_stages:
-            model.encoder.requires_grad_(False)
         if self.freeze_stages:
-            model.decoder.requires_grad_(False)
-            for p in stage_parameters(model, self.freeze_stages):
-                p.requires_grad_(True)
+            trained = stage_parameters(model, self.freeze_stages)
+        elif self.freeze_encoder:
+            trained = model.decoder.parameters()
+        else:
+            return
+        model.requires_grad_(False)
+        for p in trained:
+            p.requires_grad_(True)
 
     def share_of(self, rank: int, count: int) -> list[range]:
         """The samples of one of ``count`` processes, in the parts that it computes one after the other.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import ClitZooError, ConfigError
@@ -126,7 +126,7 @@ class Run:
         recipe.freeze(model)
         _training_mode(model)
         if recipe.compile:  # the encoder's shapes never change; the decoder's time is in few large operations
-            model.encoder.compile()
+            cast(nn.Module, model.encoder).compile()
         self.processes.share(model.parameters())
         state = RunState.at_start(model, recipe)
         entry = {"start": self.provenance.start, "data": self.provenance.data, "recipe": asdict(recipe)}
@@ -245,7 +245,7 @@ class Run:
         for part in parts:
             batch = part.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bool(recipe.bf16)):
-                predicted = batch.predict(self.model)
+                predicted = self.model.decode(self.model.encode(batch.image), batch.where)
             loss = LOSSES[recipe.loss](predicted.float(), batch.target) / len(parts)
             loss.backward()
             total += loss.detach()

@@ -8,7 +8,7 @@ from tiny_training import PATCH, tiny_model
 
 from clit_zoo.decoders.clit import GAIN
 from clit_zoo.errors import ConfigError
-from clit_zoo.training.cascade import first_stages, with_stages
+from clit_zoo.training.cascade import first_stages, stages_of, with_stages
 from clit_zoo.training.recipe import Recipe
 from clit_zoo.training.run import Run
 
@@ -37,14 +37,14 @@ def test_a_copied_cascade_starts_near_the_model_it_came_from():
     short = tiny_model()
     image, coords = torch.rand(1, 3, 16, 16), torch.rand(1, 50, 2) * 2 - 1
     cell = torch.full((1, 2), 2 / 16)
-    expected = short.query(image, coords, cell, sizes=[(16, 16)])
+    expected = short.query(image, coords, cell, maps=[(16, 16)])
     for stages in (2, 3):
         long = with_stages(short, stages, "copy")
-        torch.testing.assert_close(long.query(image, coords, cell, sizes=[(16, 16)] * stages), expected)
+        torch.testing.assert_close(long.query(image, coords, cell, maps=[(16, 16)] * stages), expected)
     stepwise = with_stages(with_stages(short, 2, "copy"), 3, "copy")
-    torch.testing.assert_close(stepwise.query(image, coords, cell, sizes=[(16, 16)] * 3), expected)
+    torch.testing.assert_close(stepwise.query(image, coords, cell, maps=[(16, 16)] * 3), expected)
     long = with_stages(short, 3, "random")
-    assert not torch.allclose(long.query(image, coords, cell, sizes=[(16, 16)] * 3), expected, atol=1e-3)
+    assert not torch.allclose(long.query(image, coords, cell, maps=[(16, 16)] * 3), expected, atol=1e-3)
 
 
 def test_stages_are_not_dropped():
@@ -102,3 +102,17 @@ def test_frozen_stages_leave_small_factors_as_they_were(photographs, tmp_path):
     with torch.inference_mode():
         assert torch.equal(model(image, (40, 50)), small)
         assert not torch.allclose(model(image, (90, 100)), large, atol=1e-4)
+
+
+def test_other_decoders_have_no_stages(photographs, tmp_path):
+    model = tiny_model(decoder="liif")
+    assert stages_of(model) == 1
+    for refused in (
+        lambda: with_stages(model, 2),
+        lambda: first_stages(model, 1),
+        lambda: Run(model, Recipe(steps=1, freeze_stages=1), photographs, tmp_path),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^tiny has the decoder 'liif', which has no stages: leave"
+        ):
+            refused()

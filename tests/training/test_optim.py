@@ -81,7 +81,7 @@ def test_stages_without_gradients_are_left_alone():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     image = torch.rand(1, 3, 16, 16)
     cell = torch.full((1, 2), 2 / 16)
-    model.query(image, torch.zeros(1, 5, 2), cell, sizes=[(16, 16)]).sum().backward()
+    model.query(image, torch.zeros(1, 5, 2), cell, maps=[(16, 16)]).sum().backward()
     optimizer.step(1e-2)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert "decoder.imnets.0.layers.0.weight" in changed

@@ -8,8 +8,9 @@ from clit_zoo.zoo.config import ModelConfig
 PATCH = 16
 
 
-def tiny_model(stages: int = 1, seed: int = 0) -> SuperResolver:
+def tiny_model(stages: int = 1, seed: int = 0, decoder: str = "clit") -> SuperResolver:
     """A model with random weights."""
     torch.manual_seed(seed)
-    decoder = {"name": "clit", "dim": 8, "heads": 2, "radius": 1, "stages": stages, "hidden_dims": [16, 16]}
-    return SuperResolver(ModelConfig("tiny", {"name": "edsr", "channels": 8, "blocks": 1}, decoder))
+    cascade = {"dim": 8, "heads": 2, "radius": 1, "stages": stages} if decoder == "clit" else {}
+    settings = {"name": decoder, "hidden_dims": [16, 16], **cascade}
+    return SuperResolver(ModelConfig("tiny", {"name": "edsr", "channels": 8, "blocks": 1}, settings))

@@ -235,9 +235,7 @@ def _enlarge(
         picture = imaging.flattened(picture, flatten)
     imaging.check_output(job.format, width, height, alpha=picture.alpha is not None, bits=picture.bits)
 
-    output = imaging.enlarge_picture(
-        picture, (height, width), lambda color, size: resolver.enlarge(color, size, progress=progress)
-    )
+    output = resolver.open(picture).render(size=(height, width), progress=progress)
     _make_folder(job.target.parent)
     check_target(job.target, overwrite)  # it may have come into being since the plan
     job.notices += imaging.write(output, job.target, job.format, quality)
