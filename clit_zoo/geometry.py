@@ -341,10 +341,9 @@ class Raster(NamedTuple):
 
     def on(self, map_size: Size, device: torch.device | None = None) -> clit_kernels.Raster | Points:
         """The positions on a feature map: a raster on their own, a list on any other."""
-        raster = clit_kernels.Raster(self.offset)
         if tuple(map_size) == tuple(self.offset.shape[2:4]):
-            return raster
-        return points(raster_coords(raster), map_size)
+            return clit_kernels.Raster(self.offset)
+        return points(raster_coords(self.offset), map_size)
 
 
 class Blocks(NamedTuple):
@@ -391,10 +390,10 @@ def pixel_centres(n: int, device: torch.device | None = None) -> Tensor:
     return centres.to(device) if device is None or has_float64(device) else centres.float().to(device)
 
 
-def raster_coords(raster: clit_kernels.Raster) -> Tensor:
-    """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's queries, in order (float32 on MPS)."""
-    h, w = raster.offset.shape[2:4]
-    offset = raster.offset.double() if has_float64(raster.offset.device) else raster.offset.float()
-    y = (2 * (torch.arange(h, device=offset.device).view(h, 1) + offset[..., 0]) + 1) / h - 1
-    x = (2 * (torch.arange(w, device=offset.device) + offset[..., 1]) + 1) / w - 1
+def raster_coords(offset: Tensor) -> Tensor:
+    """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's positions, in order (float32 on MPS)."""
+    h, w = offset.shape[2:4]
+    wide = offset.double() if has_float64(offset.device) else offset.float()
+    y = (2 * (torch.arange(h, device=offset.device).view(h, 1) + wide[..., 0]) + 1) / h - 1
+    x = (2 * (torch.arange(w, device=offset.device) + wide[..., 1]) + 1) / w - 1
     return torch.stack((y, x), -1).flatten(1, 3)

@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from clit_kernels import Points, Queries, StageWeights, local_attention
-from clit_kernels.decode_stage import why_not
+from clit_kernels import AttentionCall, Points, Queries, StageCall, StageWeights, local_attention
+from clit_kernels.backends import why_not_maps
 from clit_kernels.position_bias import BANDS
 from clit_kernels.queries import as_points
 
@@ -152,22 +152,14 @@ class CLIT(nn.Module):
         for i, size in enumerate(self.plan(base.shape[2], base.shape[3], where)):
             single = Points(*(t.unsqueeze(2) for t in where.on(size)))
             (q, k, _), local = block_maps(base, size, single, 0.0, self.radius, *self._projection(i))
-            found = local_attention(
-                q,
-                k,
-                local,
-                proj.weight,
-                proj.bias,
-                heads=self.heads,
-                radius=self.radius,
-                backend=self.backend,
-            )
+            call = AttentionCall(q, k, local, proj.weight, proj.bias, self.heads, self.radius)
+            found = local_attention(call, backend=self.backend)
             weights.append(found.reshape(*where.coords.shape[:2], self.heads, side, side))
         return weights
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve tensors like this one; see ``Decoder``."""
-        return why_not(backend, like.new_zeros(1, 1, 1, 1))
+        return why_not_maps(backend, like)
 
     def _decode_window(
         self, prepared: Prepared, where: Pixels, sizes: list[Size], progress: Progress | None
@@ -230,11 +222,12 @@ class CLIT(nn.Module):
         found: Tensor | None = None
         for i, (maps, queries, cell) in enumerate(stages):
             (q, k, v), last = maps, i == count - 1
-            found = decode_stage(
+            call = StageCall(
                 q, k, v, queries, self.stage_weights(i), cell,
                 previous=None if found is None else _by_map(found, q.shape[0]), gain=GAIN,
-                base=_by_map(skip, q.shape[0]) if last else None, backend=self.backend,
+                base=_by_map(skip, q.shape[0]) if last else None,
             )  # fmt: skip
+            found = decode_stage(call, backend=self.backend)
             found = _by_map(found, skip.shape[0])
         assert found is not None
         return found
