@@ -14,8 +14,7 @@ from ..training import Recipe, Validation, train
 from ..training.cascade import NEW_STAGES
 from ..training.losses import LOSSES
 from ..training.optim import OPTIMIZERS, SCHEDULES
-from ..training.patches import QUERIES
-from ..training.strategies import STRATEGIES
+from ..training.strategies import QUERIES, STRATEGIES
 from .eval import Scales
 
 COUNT = click.IntRange(min=1)
@@ -110,6 +109,14 @@ def command(
     Started again with the same --out, it goes on where it stopped, also after a kill. It writes OUT/model,
     which from_pretrained, `clit-zoo upscale -m` and push_to_hub take, OUT/best (the best by --val),
     OUT/log.jsonl, OUT/samples and OUT/checkpoint.pt.
+
+    After ten steps it says how long the rest will take. A step of 8 patches of an edsr-light model takes
+    1.1 to 1.5 s on one CPU core; the papers' million steps of 32 patches are for GPUs. Within the hour on a
+    CPU:
+
+    \b
+    clit-zoo train --model edsr-light-lit --data photographs/ --out run/ --steps 1500 \\
+        --batch 8 --optimizer muon --lr 4e-4 --schedule trapezoid --warmup 50
     """
     recipe = Recipe(**{name: options.pop(name) for name in RECIPE})
     validation = Validation(val, tuple(val_scales), val_every, val_limit) if val else None

@@ -6,13 +6,13 @@
 One idea per file; in reading order:
 
     strategies.py    which scales a step trains
-    photographs.py   the pictures, decoded once
-    patches.py       patches and positions, drawn by (seed, step, sample)
-    prefetch.py      drawn ahead in threads
-    losses.py        what a step minimises
+    losses.py        what it minimises
     optim.py         optimizers, schedules, the average of the weights
     cascade.py       stages of a CLIT decoder: added, copied, frozen
     recipe.py        every setting that changes the weights that come out
+    photographs.py   the pictures, decoded once
+    patches.py       patches and positions, drawn by (seed, step, sample)
+    prefetch.py      drawn ahead in threads
     checkpoint.py    the file
     state.py         what is in it: everything that is needed to go on
     log.py           pace, log.jsonl, TensorBoard

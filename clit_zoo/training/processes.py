@@ -71,9 +71,9 @@ class Processes:
         if error is None:
             self._state.destroy_process_group()
             return
-        if isinstance(error, ClitZooError):
+        if isinstance(error, ClitZooError | OSError):
             print(f"Error: {error}", file=sys.stderr)
-        else:
+        elif isinstance(error, Exception):  # not what a signal raises
             traceback.print_exception(error)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

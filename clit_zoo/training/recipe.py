@@ -7,30 +7,37 @@ from ..model import SuperResolver
 from .cascade import stage_parameters
 from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
-from .patches import BLOCK, QUERIES, Draw
-from .strategies import STRATEGIES
+from .strategies import BLOCK, QUERIES, STRATEGIES
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the paper's (section 4.1), but for the number of steps.
+    """The defaults are the CLIT paper's (section 4.1), but for the number of steps.
 
-    The paper trains one stage for 1,000 epochs of 1,000 steps, N stages for 500 N more.
+    The paper trains one stage for 1,000,000 steps, and N stages for 500,000 N more.
 
     Attributes:
         steps: optimizer steps in all; the schedule ends there.
-        batch: patches a step, over all processes; patch: their low-resolution side in pixels.
+        batch: patches a step, over all processes.
         accumulate: parts in which each process computes its share of the batch, to save memory.
-        strategy: the scales, see ``strategies``; queries: the positions, see ``patches.Draw``.
+        patch: low-resolution side of a patch in pixels.
+        strategy: which scales a step trains, one of ``strategies.STRATEGIES``.
+        queries: which positions. "uniform" draws p * p of the patch's pixels as the authors do. "stratified"
+            draws one near each low-resolution pixel, which takes no gathers, or, where a step passes several
+            stages, small blocks spread evenly over the patch, which take no large maps.
         loss: one of ``losses.LOSSES``.
-        lr: top learning rate; warmup: steps to reach it.
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
+        lr: top learning rate.
         schedule: "halving" (after each fifth of the run), "cosine" or "trapezoid".
-        clip: largest gradient norm, 0 for none. ema: decay of the averaged weights, which are what is saved.
-        freeze_encoder: train the decoder only. freeze_stages: freeze a cascade's first n stages, the encoder
-            and shared layers; scales that need only those stages give the same output as before.
+        warmup: steps to reach the top learning rate.
+        clip: largest gradient norm, 0 for none.
+        ema: decay of the averaged weights, which are what is saved.
+        freeze_encoder: train the decoder only.
+        freeze_stages: freeze a cascade's first n stages, the encoder and shared layers; scales that need only
+            those stages give the same output as before.
         bf16: compute in bfloat16 under autocast; the weights stay float32. None: on GPUs that can.
-        compile: compile the encoder. channels_last: store kernels in that order.
+        compile: compile the encoder.
+        channels_last: store convolution kernels in that order.
         seed: of patches, positions and new weights.
 
     Raises:
@@ -91,23 +98,6 @@ class Recipe:
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
         return self.lr * SCHEDULES[self.schedule](step, self.steps, self.warmup)
-
-    def draw(self, stages: int) -> Draw:
-        """How the patches for a model of that many stages are drawn.
-
-        Raises:
-            ConfigError: the strategy trains one stage only, and there are more; or none is left to train.
-        """
-        if self.freeze_stages >= stages:
-            raise ConfigError(
-                f"freeze_stages {self.freeze_stages} leaves nothing to train: this model has {stages} stages."
-            )
-        if stages > 1 and self.strategy != "cumulative":
-            raise ConfigError(
-                f"strategy {self.strategy!r} trains one stage, and this model has {stages}: take "
-                "'cumulative'."
-            )
-        return Draw(self.strategy, stages, self.freeze_stages, self.patch, self.queries, self.seed)
 
     def freeze(self, model: SuperResolver) -> None:
         """Take ``requires_grad`` from the parameters that are not trained.

@@ -22,13 +22,13 @@ from .card import Provenance, training_card
 from .cascade import cascade_of, stages_of
 from .log import Log, Pace
 from .losses import LOSSES
-from .patches import Batch
+from .patches import Batch, Draw
 from .photographs import Photographs
 from .prefetch import prefetched
 from .processes import Processes, StopSignal
 from .recipe import Recipe
 from .state import RunState
-from .validation import Validation, as_row, mean_psnr, skipped_row
+from .validation import Validation, as_row, mean_psnr
 
 CHECKPOINT = "checkpoint.pt"
 BEST, FINAL, SAMPLES = "best", "model", "samples"
@@ -104,7 +104,7 @@ class Run:
         if self.processes.count > 1:
             self.place += f", {self.processes.count} processes"
         self.parts = recipe.share_of(self.processes.rank, self.processes.count)
-        self.drawing = recipe.draw(cascade_of(model).stages if recipe.freeze_stages else stages_of(model))
+        self.drawing = Draw(recipe, cascade_of(model).stages if recipe.freeze_stages else stages_of(model))
         self.pace = Pace()
         self.changed: list[str] = []
         self.stopped_by: int | None = None
@@ -114,8 +114,8 @@ class Run:
         """Prepare the model and go on from the folder's checkpoint, if there is one; once.
 
         Raises:
-            ClitZooError: the backend cannot serve, the checkpoint is damaged or another run's, the model card
-                cannot be written as asked, or the folder cannot be made.
+            ClitZooError: the backend cannot serve, the checkpoint is damaged or another run's, or the model
+                card cannot be written as asked.
         """
         if hasattr(self, "state"):
             return self.state
@@ -138,7 +138,7 @@ class Run:
             state.history.append({"step": state.step, **entry})
         # what a card refuses, a licence that is none, shows now and not when all is done
         training_card(self.provenance, recipe, state, self.place)
-        _make(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.state = state
         return state
 
@@ -279,7 +279,7 @@ class Run:
             parameters=self.model.config.parameters,
             recipe=asdict(self.recipe),
             changed=self.changed,
-            device=device_name(self.processes.device),
+            device=self.place,
             processes=self.processes.count,
             pictures=len(self.photographs.images),
             skipped=self.photographs.skipped,
@@ -308,7 +308,7 @@ class Run:
                 score = mean_psnr(results)
                 if log is not None:
                     seconds = round(time.perf_counter() - begin, 2)
-                    log.row(state.step, val=as_row(results), val_seconds=seconds, **skipped_row(results))
+                    log.row(state.step, val_seconds=seconds, **as_row(results))
                 if not state.best or score > state.best["score"]:
                     self._write_model(BEST, results)
                     state.best = {"score": score, "step": state.step, "of": validation.what}
@@ -329,12 +329,8 @@ class Run:
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8, whole or not at all.
-
-    Raises:
-        ClitZooError: it cannot be written.
-    """
-    _make(path.parent)
+    """Write (H, W, 3) uint8, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     color = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
     write(Picture(color), path)
 
@@ -357,13 +353,6 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"CPU ({threads} thread{'s' * (threads > 1)})" if device.type == "cpu" else device.type
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ClitZooError(f"{folder} cannot be made ({error.strerror or error})") from error
 
 
 def _torch_seed(seed: int, step: int, rank: int) -> int:

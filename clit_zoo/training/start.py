@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ModelNotFoundError, WeightsNotFoundError
+from ..errors import WeightsNotFoundError
 from ..model import SuperResolver
 from ..pretrained import from_pretrained
 from ..zoo import registry
@@ -78,11 +78,7 @@ def _new_name(config: ModelConfig, from_scratch: bool) -> str:
 
 
 def _config_of(source: str | os.PathLike[str]) -> ModelConfig:
-    text = os.fspath(source)
-    if text in registry.REGISTRY:
-        return registry.get(text).config
-    if (Path(text) / CONFIG_FILE).is_file():
-        return ModelConfig.from_json(Path(text) / CONFIG_FILE)
-    if os.path.exists(text):
-        raise ModelNotFoundError(f"{text} holds no {CONFIG_FILE}: name a registered model.")
-    return registry.get(text).config  # raises, with the names that are close
+    name, file = os.fspath(source), Path(source) / CONFIG_FILE
+    if name not in registry.REGISTRY and file.is_file():
+        return ModelConfig.from_json(file)
+    return registry.get(name).config

@@ -82,29 +82,10 @@ class RunState:
         Raises:
             ConfigError: it is another model's or started from something else, or the optimizer or the frozen
                 parts differ.
-            ClitZooError: it is damaged or incomplete.
+            ClitZooError: it is damaged.
         """
-        saved = load_checkpoint(path)
-        try:
-            changed = self._refuse_another(path.parent, saved, entry)
-            self.model.load_state_dict(saved["model"])
-            for name, value in saved["average"].items():
-                self.average.shadow[name].copy_(value)
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.losses = [torch.tensor(loss) for loss in saved["losses"]]
-            self.step, self.seconds = saved["step"], saved["seconds"]
-            self.best, self.history = saved["best"], saved["history"]
-        except ClitZooError:
-            raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise ClitZooError(
-                f"{path} does not fit this run ({type(error).__name__}: {reason}): move it away to start anew"
-            ) from error
-        return changed
-
-    def _refuse_another(self, folder: Path, saved: dict[str, Any], entry: Entry) -> list[str]:
-        config, before = saved["config"], saved["history"][-1]
+        saved, folder = load_checkpoint(path), path.parent
+        config, before, average = saved["config"], saved["history"][-1], saved["average"]
         if {**config, "name": ""} != {**self.model.config.to_dict(), "name": ""}:
             raise ConfigError(
                 f"{folder} holds a run of another model ({config['name']}): take another folder"
@@ -116,11 +97,18 @@ class RunState:
             )
         changed = changes(before, entry)
         same_optimizer = before["recipe"]["optimizer"] == entry["recipe"]["optimizer"]
-        if not same_optimizer or set(saved["average"]) != set(self.average.shadow):
+        if not same_optimizer or set(average) != set(self.average.shadow):
             raise ConfigError(
                 f"{folder} holds a run with another optimizer or other frozen parts ({'; '.join(changed)}): "
                 "take the same or another folder"
             )
+        self.model.load_state_dict(saved["model"])
+        for name, value in average.items():
+            self.average.shadow[name].copy_(value)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.losses = [torch.tensor(loss) for loss in saved["losses"]]
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.best, self.history = saved["best"], saved["history"]
         return changed
 
     def mean_loss(self) -> float:

@@ -11,6 +11,12 @@ then "alternating" from its result.
 import math
 from collections.abc import Callable, Sequence
 
+QUERIES = ("stratified", "uniform")
+"""Which positions of a patch are asked for, see ``Recipe.queries``."""
+
+BLOCK = 8
+"""Pixels of the last map that a block of queries spans; with its halo it has 2 (radius + 1) more."""
+
 Range = tuple[float, float]
 SMALL: Range = (1.0, 4.0)
 LARGE: Range = (4.0, 12.0)

@@ -59,9 +59,7 @@ def train(
         workers: threads that draw patches.
         cache: folder for decoded pictures, mapped instead of held in memory.
         minutes: stop, with the state saved, after so many.
-        save_every: steps between two checkpoints.
-        log_every: steps between two rows of the log.
-        tensorboard: also write TensorBoard's files.
+        save_every, log_every, tensorboard: as ``Run`` takes them.
         data_name: of the photographs, for the model card; their folder's name where left out.
         license: of the weights, for the model card, such as "apache-2.0".
         datasets: Hub identifiers, for the model card.

@@ -112,7 +112,5 @@ def test_other_decoders_have_no_stages(photographs, tmp_path):
         lambda: first_stages(model, 1),
         lambda: Run(model, Recipe(steps=1, freeze_stages=1), photographs, tmp_path),
     ):
-        with pytest.raises(
-            ConfigError, match=r"^tiny has the decoder 'liif', which has no stages: leave"
-        ):
+        with pytest.raises(ConfigError, match=r"^tiny has the decoder 'liif', which has no stages: leave"):
             refused()

@@ -4,28 +4,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_training import PATCH, tiny_model
+from tiny_training import PATCH, tensors, tiny_model
 
-import clit_kernels
 from clit_zoo import geometry
 from clit_zoo.geometry import Blocks, Coords, Raster, Where
-from clit_zoo.training.patches import BLOCK, Batch
+from clit_zoo.training.patches import Batch, Draw
 from clit_zoo.training.photographs import Photographs
 from clit_zoo.training.recipe import Recipe
+from clit_zoo.training.strategies import BLOCK
 
 
 def draw(photographs: Photographs, step: int, samples=range(4), stages=1, **settings) -> Batch:
-    return Recipe(steps=1, patch=PATCH, **settings).draw(stages).batch(photographs, step, samples)
-
-
-def tensors(batch: Batch) -> list[torch.Tensor]:
-    return [t for t in (batch.image, batch.target, *batch.where) if isinstance(t, torch.Tensor)]
+    return Draw(Recipe(steps=1, patch=PATCH, **settings), stages).batch(photographs, step, samples)
 
 
 def coordinates(where: Where) -> torch.Tensor:
     """(B, N, 2), whatever the kind of positions."""
     if isinstance(where, Raster):
-        return geometry.raster_coords(clit_kernels.Raster(where.offset))
+        return geometry.raster_coords(where.offset)
     return where.coords.flatten(1, -2)
 
 

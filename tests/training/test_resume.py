@@ -191,12 +191,6 @@ def test_another_model_or_optimizer_in_the_folder(photographs, tmp_path):
     run = start(photographs, tmp_path, lr=5e-5, steps=80)
     run.begin()
     assert run.changed == ["steps 24 → 80", "lr 0.0001 → 5e-05"]
-    saved = load_checkpoint(run.checkpoint)
-    del saved["average"]["encoder.head.0.weight"], saved["optimizer"]
-    saved["average"] = {**saved["average"], "encoder.head.0.weight": torch.zeros(3)}
-    save_checkpoint(run.checkpoint, saved)
-    with pytest.raises(ClitZooError, match=r"does not fit this run \(.*\): move it away"):
-        start(photographs, tmp_path).begin()
 
 
 def test_a_run_that_is_made_does_nothing(photographs, tmp_path):

@@ -74,8 +74,8 @@ def test_pictures_left_out_are_logged(photographs, originals, tmp_path):
     assert run.train()
     row = read_log(run.folder)[-1]
     assert set(row["val"]) == {"pair×3"}
-    assert [name for name, _ in row["val_skipped"]] == ["pair/0.png", "pair/b.png ×3"]
-    assert "too small" in row["val_skipped"][1][1]
+    assert [skipped[:2] for skipped in row["val_skipped"]] == [["pair/0.png", None], ["pair/b.png", 3]]
+    assert "too small" in row["val_skipped"][1][2]
     assert (run.folder / "samples" / "step_0000006.png").exists()
 
 
