@@ -222,6 +222,12 @@ class Axis(NamedTuple):
         index = position.round()
         return index.long().to(device), (position - index).float().to(device)
 
+    def on_map(self, start: int, stop: int, n: int) -> tuple[int, int]:
+        """First and last pixel of an n-pixel map that pixels [start, stop) are nearest to."""
+        if self.start == 0 and self.step == 1 and start == 0 and stop == self.unit:
+            return 0, n - 1
+        return self.nearest(start, n), self.nearest(stop - 1, n)
+
     def nearest(self, i: int, n: int) -> int:
         """``on``'s index of pixel i, in whole numbers: tracing needs no tensor's value."""
         position = (2 * self.start + (2 * i + 1) * self.step) * n - self.unit
@@ -298,7 +304,10 @@ class Pixels(NamedTuple):
 
     def on(self, map_size: Size, device: torch.device | None = None) -> Grid:
         """The positions on a feature map."""
-        return Grid(*self.rows.on(map_size[0], device), *self.cols.on(map_size[1], device))
+        scale = None  # a tracer cannot tell a float from its sizes
+        if not torch.compiler.is_compiling():
+            scale = (self.rows.scale(map_size[0]), self.cols.scale(map_size[1]))
+        return Grid(*self.rows.on(map_size[0], device), *self.cols.on(map_size[1], device), scale)
 
 
 class Coords(NamedTuple):

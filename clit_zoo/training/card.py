@@ -47,9 +47,6 @@ def training_card(
         state: of the run.
         place: where it is trained, in words.
         results: what it scores.
-
-    Raises:
-        ClitZooError: the licence or a data set is no identifier of the Hub.
     """
     patches = state.step * recipe.batch
     planned = max(recipe.steps, state.step)  # a run may have been made shorter than it is

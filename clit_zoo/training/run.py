@@ -114,8 +114,7 @@ class Run:
         """Prepare the model and go on from the folder's checkpoint, if there is one; once.
 
         Raises:
-            ClitZooError: the backend cannot serve, the checkpoint is damaged or another run's, or the model
-                card cannot be written as asked.
+            ClitZooError: the backend cannot serve, or the checkpoint is damaged or another run's.
         """
         if hasattr(self, "state"):
             return self.state
@@ -136,8 +135,6 @@ class Run:
                 state.best = {}
         if not state.history or (self.changed and state.step < recipe.steps):
             state.history.append({"step": state.step, **entry})
-        # what a card refuses, a licence that is none, shows now and not when all is done
-        training_card(self.provenance, recipe, state, self.place)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.state = state
         return state
@@ -276,7 +273,7 @@ class Run:
             self.state.step,
             event="start",
             model=self.model.config.name,
-            parameters=self.model.config.parameters,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             recipe=asdict(self.recipe),
             changed=self.changed,
             device=self.place,

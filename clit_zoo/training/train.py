@@ -101,8 +101,9 @@ def train(
             provenance=Provenance(start, pictures, command, license, datasets), save_every=save_every,
             log_every=log_every, threads=workers, tensorboard=tensorboard,
         )  # fmt: skip
+        count = sum(p.numel() for p in resolver.parameters())
         say(
-            f"training {resolver.config.name} ({resolver.config.parameters:,} parameters) on {run.place} "
+            f"training {resolver.config.name} ({count:,} parameters) on {run.place} "
             f"with {pictures}, {len(photographs.skipped)} left out; crops reach "
             f"×{photographs.reach / recipe.patch:.1f}"
         )

@@ -1,4 +1,4 @@
-"""LIIF: the hoisted order is the paper's formula, whose limit stands where the authors' weights break down."""
+"""LIIF: the hoisted order is the paper's formula, with its limit where the authors' weights break down."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def test_the_formula_against_one_written_from_the_paper():
 
 @torch.no_grad()
 def test_the_last_pixels_centre_keeps_its_interpolation():
-    """At odd scales the authors' four areas all fall to 1e-9 there; the neighbouring columns tell the limit."""
+    """At odd scales the authors' four areas all fall to 1e-9 there; positions beside it tell the limit."""
     decoder, x = build(cell_decode=False), features(6, 6)
     row, eps = (2 * 5 + 1) / 6 - 1, 1e-4
     coords = torch.tensor([[[row, 0.1], [row - eps, 0.1], [row + eps, 0.1]]], dtype=torch.float64)

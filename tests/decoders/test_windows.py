@@ -1,4 +1,4 @@
-"""What every decoder promises: a window is the crop of the whole, to the bit, and lists of positions agree."""
+"""What every decoder promises: a window is the crop of the whole, to the bit; lists of positions agree."""
 
 import random
 
