@@ -23,7 +23,7 @@ def create_model(name: str, /, *, backend: str = "auto", **overrides: Any) -> Su
 
     Args:
         name: a registered name, see ``list_models``.
-        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference".
+        backend: who computes the decoder: "auto", "triton", "torch" or "reference".
         overrides: settings to change, such as ``decoder={"radius": 1}`` or ``name="mine"``.
 
     Raises:
@@ -53,7 +53,7 @@ def from_pretrained(
         device: "auto" takes CUDA, else MPS, else the CPU.
         dtype: "auto" is bfloat16 on CUDA devices that compute in it, float32 elsewhere; or "float32",
             "float16", "bfloat16", or a torch dtype.
-        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference".
+        backend: who computes the decoder: "auto", "triton", "torch" or "reference".
         revision: branch, tag or commit of a Hub repository.
         cache_dir: where downloads are kept; the Hub client's own cache where left out.
         token: for private repositories; that of ``hf auth login`` where left out.

@@ -86,8 +86,7 @@ def _backends(problems: list[str]) -> dict[str, dict[str, str]]:
     import torch
 
     from clit_kernels import BACKENDS
-    from clit_kernels.backends import choose
-    from clit_kernels.decode_stage import why_not
+    from clit_kernels.backends import choose, why_not_maps
 
     kinds = {"cpu": [torch.float32]}
     if torch.cuda.is_available():
@@ -97,7 +96,7 @@ def _backends(problems: list[str]) -> dict[str, dict[str, str]]:
     answers = {}
     for kind, dtypes in kinds.items():
         values = torch.zeros(1, 64, 2, 2, device=kind)
-        reasons = {backend: why_not(backend, values) for backend in BACKENDS if backend != "auto"}
+        reasons = {backend: why_not_maps(backend, values) for backend in BACKENDS if backend != "auto"}
         answers[kind] = {"auto": f"takes {choose('decode_stage', 'auto', reasons.__getitem__)}"}
         for backend, reason in reasons.items():
             if reason is None and backend != "reference":  # that one is the formula
@@ -112,7 +111,7 @@ def _exactness(backend: str, kind: str, dtype: torch.dtype, problems: list[str])
     from clit_kernels.backends import in_a_line
 
     name = str(dtype).removeprefix("torch.")
-    remedy = "please report it, and take --backend hoisted until then."
+    remedy = "please report it, and take --backend torch until then."
     try:
         found = self_check.check_backend(backend, kind, dtype)
     except Exception as error:  # whatever a driver or a compiler may raise

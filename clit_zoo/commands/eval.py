@@ -71,7 +71,7 @@ class Scales(click.ParamType):
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 @precision_options("Compute in float32, on GPUs too.  [default]")
-@click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
+@click.option("--backend", default="auto", show_default=True, help="auto, triton, torch or reference.")
 @click.option("--no-ssim", is_flag=True, help="Measure PSNR only.")
 @click.option("--no-quantise", is_flag=True, help="Score the output before rounding to 8 bits, as LIIF does.")
 @click.option("--gray-as-rgb", is_flag=True, help="Score gray originals as three channels, as LIIF does.")

@@ -1,11 +1,10 @@
 """Transparency: what the model sees under it, and its own enlargement."""
 
-from fractions import Fraction
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..geometry import Pixels
 
 
 def fill_hidden(color: Tensor, alpha: Tensor | None) -> Tensor:
@@ -39,35 +38,31 @@ def fill_hidden(color: Tensor, alpha: Tensor | None) -> Tensor:
     return torch.where(alpha > 0, color, filled)
 
 
-def enlarge_alpha(alpha: Tensor, size: tuple[int, int], box: tuple[Any, Any, Any, Any] | None = None) -> Tensor:
-    """Alpha at another size by bicubic interpolation (Keys, a = -0.5, as Pillow's and MATLAB's), clamped.
+def enlarge_alpha(alpha: Tensor, where: Pixels) -> Tensor:
+    """Alpha at a window's pixels by bicubic interpolation.
+
+    Keys' with a = -0.5 and, at the borders, with the weights of the pixels that exist: what Pillow's and
+    MATLAB's ``imresize`` compute for an enlargement.
 
     Args:
         alpha: (B, 1, h, w) in [0, 1].
-        size: (H, W) of the result, not below that of the box.
-        box: (left, top, right, bottom) in pixels of ``alpha``, the whole where None. Given as ints or
-            ``Fraction``, a window of the whole's grid equals its crop to the last bit.
+        where: the pixels asked for. A window of the whole's grid equals its crop to the last bit.
 
     Returns:
-        (B, 1, H, W) float32 in [0, 1].
+        (B, 1, H, W) in [0, 1].
     """
-    left, top, right, bottom = box or (0, 0, alpha.shape[-1], alpha.shape[-2])
-    rows, row_weights = _taps(alpha.shape[-2], size[0], Fraction(top), Fraction(bottom))
-    columns, column_weights = _taps(alpha.shape[-1], size[1], Fraction(left), Fraction(right))
+    rows = _cubic(alpha, 2, *where.rows.on(alpha.shape[2], alpha.device))
+    return _cubic(rows, 3, *where.cols.on(alpha.shape[3], alpha.device)).clamp_(0, 1)
+
+
+def _cubic(x: Tensor, dim: int, index: Tensor, offset: Tensor) -> Tensor:
+    """Cubic interpolation of ``x`` along ``dim`` at positions ``index + offset``."""
+    n, below = x.shape[dim], (offset < 0).long()
+    around = torch.arange(-1, 3, device=x.device)[:, None]
+    taps, d = index - below + around, (offset + below - around).abs()
+    weights = torch.where(d <= 1, (1.5 * d - 2.5) * d * d + 1, ((2.5 - 0.5 * d) * d - 4) * d + 2)
+    weights = torch.where((taps >= 0) & (taps < n), weights, 0.0)
+    weights = weights / weights.sum(dim=0)
+    shape = (-1,) + (1,) * (x.dim() - 1 - dim)
     # Products and sums one after the other: the same pixel then gets the same bits in every window.
-    tall = sum(alpha[:, :, tap] * weight[:, None] for tap, weight in zip(rows, row_weights))
-    wide = sum(tall[:, :, :, tap] * weight for tap, weight in zip(columns, column_weights))
-    return wide.clamp_(0, 1)
-
-
-def _taps(side: int, count: int, start: Fraction, end: Fraction) -> tuple[Tensor, Tensor]:
-    """Indices and weights (4, count) of the input pixels that make each of ``count`` output pixels."""
-    step = (end - start) / count
-    centres = [float(start + step * i + (step - 1) / 2) for i in range(count)]
-    position = torch.tensor(centres, dtype=torch.float64)
-    taps = position.floor() + torch.arange(-1, 3)[:, None]
-    t = (position - taps).abs()
-    weights = torch.where(t < 1, (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2)
-    weights[(taps < 0) | (taps >= side) | (t >= 2)] = 0
-    weights /= weights.sum(dim=0)
-    return taps.clamp(0, side - 1).long(), weights.float()
+    return sum(x.index_select(dim, tap) * weight.view(shape) for tap, weight in zip(taps.clamp(0, n - 1), weights))

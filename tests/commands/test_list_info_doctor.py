@@ -80,13 +80,13 @@ def test_doctor(run, embedded):
     assert result.code == 0, report["problems"]
     assert report["problems"] == []
     assert report["versions"]["torch"] and report["devices"]["cpu"]
-    assert report["backends"]["cpu"]["hoisted"].startswith("float32 right, off by ")
-    assert report["backends"]["cpu"]["auto"] == "takes hoisted"
+    assert report["backends"]["cpu"]["torch"].startswith("float32 right, off by ")
+    assert report["backends"]["cpu"]["auto"] == "takes torch"
     assert len(report["backends"]["cpu"]["triton"].split()) > 3  # a sentence
     assert report["threads"]["used by torch"] >= 1 and report["cache"]["folder"]
     assert report["embedded_weights"]["tiny-lit"].startswith("readable")
     text = run("doctor").out
-    assert "cpu hoisted" in text and "No problems found." in text
+    assert "cpu torch" in text and "No problems found." in text
 
 
 def broken(*args, **options):
@@ -108,8 +108,8 @@ def test_doctor_finds_backends_that_fail(run, embedded, monkeypatch, check, show
     monkeypatch.setattr(self_check, "check_backend", check)
     result = run("doctor")
     assert result.code == 1 and shown in result.out
-    assert f"backend hoisted {'is ' * (check is wrong)}{words}" in result.out
-    assert "take --backend hoisted" in result.out
+    assert f"backend torch {'is ' * (check is wrong)}{words}" in result.out
+    assert "take --backend torch" in result.out
 
 
 def test_doctor_finds_broken_weights_and_missing_packages(run, embedded, monkeypatch):

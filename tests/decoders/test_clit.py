@@ -64,11 +64,11 @@ def test_bands_make_the_whole(name, monkeypatch):
 
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_hoisted_is_the_published_order_of_work(name):
+def test_torch_is_the_published_order_of_work(name):
     feature, image, size, stages = inputs(name)
     decoder = build(stages)
     reference = decoder(feature, image, size, backend="reference")
-    assert_close(decoder(feature, image, size, backend="hoisted"), reference)
+    assert_close(decoder(feature, image, size, backend="torch"), reference)
     wide = decoder.double()(feature.double(), image.double(), size, backend="reference")
     assert_close(reference.double(), wide)
 

@@ -137,8 +137,8 @@ def test_a_compiled_step_under_autocast(kind):
     call = predict(kind)
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     truth, true_grads = step(small_model("reference"), call, wide=True)
-    eager, eager_grads = step(small_model("hoisted"), call, autocast=torch.bfloat16)
-    out, grads = step(small_model("hoisted"), compiled, autocast=torch.bfloat16)
+    eager, eager_grads = step(small_model("torch"), call, autocast=torch.bfloat16)
+    out, grads = step(small_model("torch"), compiled, autocast=torch.bfloat16)
     assert out.dtype == eager.dtype == torch.float32
     assert_as_good(out, eager, truth)
     assert_as_good(*(share(g, true_grads) for g in (grads, eager_grads, true_grads)))
@@ -149,7 +149,7 @@ def test_a_compiled_step_with_a_checkpoint():
     compiled = torch.compile(
         lambda model, x: checkpoint(call, model, x, use_reentrant=False), fullgraph=True, backend="aot_eager"
     )
-    (out, grads), (other_out, other_grads) = (step(small_model("hoisted"), run) for run in (call, compiled))
+    (out, grads), (other_out, other_grads) = (step(small_model("torch"), run) for run in (call, compiled))
     torch.testing.assert_close(other_out, out)
     torch.testing.assert_close(other_grads, grads)
 
@@ -173,7 +173,7 @@ def test_opcheck(kind):
     where = queries(kind)
     previous, base = (torch.randn(2, where.count, 3, requires_grad=True) for _ in range(2))
     cell = torch.rand(2, 2)
-    arguments = (tensors, kind, list(where), cell, previous, base, heads, 1, 0.75, "hoisted")
+    arguments = (tensors, kind, list(where), cell, previous, base, heads, 1, 0.75, "torch")
     torch.library.opcheck(ops._decode_stage, arguments)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from clit_kernels import AttentionCall
 from clit_kernels.local_attention import local_attention_reference
 from clit_zoo import geometry
 from clit_zoo.model import SuperResolver
@@ -58,5 +59,5 @@ def test_attention_maps():
     for i, size in enumerate(SIZES):
         q, k, _ = model.decoder._maps(i, base, size)
         points = geometry.points(coords, size)
-        whole = local_attention_reference(q, k, points, proj.weight, proj.bias, heads=2, radius=1)
+        whole = local_attention_reference(AttentionCall(q, k, points, proj.weight, proj.bias, 2, 1))
         torch.testing.assert_close(maps[i], whole.unflatten(-1, (3, 3)), rtol=0, atol=TOLERANCE)

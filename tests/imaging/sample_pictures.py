@@ -1,8 +1,6 @@
 """Pictures and round trips that the imaging tests share."""
 
 import functools
-import io
-import struct
 from dataclasses import replace
 
 import imagecodecs
@@ -13,6 +11,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import putchunk
 
 from clit_zoo import imaging
+from clit_zoo.geometry import Pixels
 from clit_zoo.imaging.picture import to_samples
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
@@ -26,7 +25,7 @@ def nearest(image, size):
 def rendered(picture, size, model=nearest):
     """What a model's view does with a picture."""
     color = model(imaging.fill_hidden(picture.color, picture.alpha), size)
-    alpha = None if picture.alpha is None else imaging.enlarge_alpha(picture.alpha, size)
+    alpha = None if picture.alpha is None else imaging.enlarge_alpha(picture.alpha, Pixels.whole(size))
     return replace(picture, color=color, alpha=alpha)
 
 
@@ -77,10 +76,15 @@ def write_deep(path, samples, **tags):
     samples = samples if samples.shape[-1] > 1 else samples[..., 0]
     if path.suffix == ".png":
         return deep_png(path, samples)
-    color = {1: {"photometric": "minisblack"}, 3: {"photometric": "rgb"}}[1 if samples.ndim == 2 or samples.shape[-1] == 2 else 3]
-    alpha = {"extrasamples": ["unassalpha"]} if samples.ndim == 3 and samples.shape[-1] in (2, 4) else {}
-    planes = {"planarconfig": "contig"} if samples.ndim == 3 else {}
-    return tifffile.imwrite(path, samples, **color, **alpha, **planes, **tags)
+    channels = 1 if samples.ndim == 2 else samples.shape[-1]
+    return tifffile.imwrite(
+        path,
+        samples,
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        **tags,
+    )
 
 
 def read_deep(path):

@@ -10,6 +10,7 @@ from sample_pictures import nearest, rendered
 
 from clit_zoo import imaging
 from clit_zoo.errors import ImageError
+from clit_zoo.geometry import Pixels
 
 
 def doubled(image, model=nearest):
@@ -212,6 +213,12 @@ def test_hidden_colours_do_not_bleed():
 
 def test_alpha_is_pillows_bicubic():
     alpha = np.random.default_rng(0).random((7, 9)).astype(np.float32)
-    whole = imaging.enlarge_alpha(torch.from_numpy(alpha)[None, None], (23, 41))
+    given = torch.from_numpy(alpha)[None, None]
+    whole = imaging.enlarge_alpha(given, Pixels.whole((23, 41)))
     expected = np.asarray(Image.fromarray(alpha).resize((41, 23), Image.BICUBIC)).clip(0, 1)
     np.testing.assert_allclose(whole[0, 0], expected, atol=1e-6)
+    for box in ((0, 0, 9, 7), (2.3, 1.7, 8.9, 6.1), (4, 0, 5, 1)):
+        where = Pixels.window(7, 9, box, scale=(23 / 7, 41 / 9))
+        top, left = where.rows.start, where.cols.start
+        window = imaging.enlarge_alpha(given, where)
+        assert torch.equal(window, whole[:, :, top : top + where.rows.size, left : left + where.cols.size])

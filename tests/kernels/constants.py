@@ -14,7 +14,7 @@ def assert_constant(op: str, kind: str, backend: str, device: torch.device) -> N
     cell = fitting["cell"].clone()
     fitting |= {"queries": queries, "cell": cell}
     asking = [t.requires_grad_() for t in (*queries, cell) if t.is_floating_point()]
-    value = {"local_attention": "q", "coordinate_decode": "weights", "decode_stage": "v"}[op]
+    value = {"local_attention": "q", "coordinate_decode": "attention", "decode_stage": "v"}[op]
     fitting[value] = fitting[value].clone().requires_grad_()
     call(op, fitting, backend).square().sum().backward()
     assert all(t.grad is None for t in asking)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from op_cases import QUERIES, cells, random_map, stage_weights
 
-from clit_kernels import backends, coordinate_decode, decode_stage, local_attention, triton_support
+from clit_kernels import StageCall, backends, coordinate_decode, decode_stage, local_attention, triton_support
 
 pytestmark = [
     pytest.mark.skipif(not triton_support.has_triton(), reason="Triton is not installed"),
@@ -22,24 +22,21 @@ def _believed_to_serve_the_cpu(monkeypatch):
 
 def call(op: str, backend: str) -> torch.Tensor:
     size, queries = QUERIES["grid x2.5"]
-    stage = stage_weights(8, 2, 1)
-    q, k, v = (random_map(8, size, seed).requires_grad_() for seed in (1, 2, 3))
-    attention = (queries, stage.proj_weight, stage.proj_bias)
-    config = {"heads": 2, "radius": 1}
+    maps = (random_map(8, size, seed).requires_grad_() for seed in (1, 2, 3))
+    stage = StageCall(*maps, queries, stage_weights(8, 2, 1), cells(queries))
     if op == "local_attention":
-        return local_attention(q, k, *attention, **config, backend=backend)
+        return local_attention(stage.attention(), backend=backend)
     if op == "coordinate_decode":
-        weights = local_attention(q, k, *attention, **config, backend="hoisted")
-        mlp = (stage.mlp_weights, stage.mlp_biases)
-        return coordinate_decode(weights, v, queries, *mlp, cells(queries), backend=backend)
-    return decode_stage(q, k, v, queries, stage, cells(queries), backend=backend)
+        weights = local_attention(stage.attention(), backend="torch")
+        return coordinate_decode(stage.decoding(weights), backend=backend)
+    return decode_stage(stage, backend=backend)
 
 
 @pytest.mark.parametrize("op", ["local_attention", "coordinate_decode", "decode_stage"])
 def test_auto_warns_once_and_computes(op):
-    with pytest.warns(RuntimeWarning, match=rf"{op}: Triton failed to build its kernel .* cpu .*'hoisted'"):
+    with pytest.warns(RuntimeWarning, match=rf"{op}: Triton failed to build its kernel .* cpu .*'torch'"):
         out = call(op, "auto")
-    expected = call(op, "hoisted")
+    expected = call(op, "torch")
     assert torch.equal(out, expected) and out.requires_grad
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -59,7 +56,10 @@ def test_other_errors_are_not_hidden(error):
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        backends.triton_or(lambda: torch.zeros(1), triton, "op", "auto", torch.zeros(1), ())
+        backends.serve(
+            "op", "auto", torch.zeros(1), (), why_not=lambda name: None, triton=triton,
+            torch=lambda: torch.zeros(1), reference=lambda: torch.zeros(1),
+        )  # fmt: skip
 
 
 def test_an_error_of_the_backward_pass_names_the_remedy():
@@ -68,7 +68,7 @@ def test_an_error_of_the_backward_pass_names_the_remedy():
     with pytest.raises(Exception) as caught, backends.explained("local_attention"):
         triton.compiler.compile(None)
     assert caught.value.__notes__ == [
-        "local_attention: Triton failed in the backward pass; train with backend='hoisted'."
+        "local_attention: Triton failed in the backward pass; train with backend='torch'."
     ]
     with pytest.raises(ValueError) as other, backends.explained("local_attention"):
         raise ValueError("something else")

@@ -9,7 +9,7 @@ from clit_kernels import Points
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("backend", ["auto", "hoisted", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
 @pytest.mark.parametrize(("op", "name"), CASES)
 def test_a_misfit_is_named(op, name, backend):
     sentence = MISFITS[name][-1]
@@ -19,7 +19,7 @@ def test_a_misfit_is_named(op, name, backend):
 @pytest.mark.parametrize("kind", ["points", "grid", "raster"])
 @pytest.mark.parametrize("op", OPS)
 def test_what_fits_passes(op, kind):
-    assert call(op, arguments(kind), "hoisted").isfinite().all()
+    assert call(op, arguments(kind), "torch").isfinite().all()
 
 
 TRACED = ["local_attention", "coordinate_decode"]
@@ -31,13 +31,13 @@ def test_exports_for_any_number_of_points(op):
     given = arguments("points")  # made outside: torch 2.12 cannot trace a generator
 
     class Call(torch.nn.Module):
-        def forward(self, index, offset, weights):
-            some = {"queries": Points(index, offset), "weights": weights, "previous": None, "base": None}
-            return call(op, given | some, "hoisted")
+        def forward(self, index, offset, attention):
+            some = {"queries": Points(index, offset), "attention": attention, "previous": None, "base": None}
+            return call(op, given | some, "torch")
 
-    (index, offset), weights = given["queries"], given["weights"]
+    (index, offset), attention = given["queries"], given["attention"]
     count = torch.export.Dim("count", min=2, max=4096)
     shapes = ({1: count}, {1: count}, {1: count})
-    program = torch.export.export(Call(), (index, offset, weights), dynamic_shapes=shapes)
-    some = (index[:, :33], offset[:, :33], weights[:, :33])
+    program = torch.export.export(Call(), (index, offset, attention), dynamic_shapes=shapes)
+    some = (index[:, :33], offset[:, :33], attention[:, :33])
     torch.testing.assert_close(program.module()(*some), Call()(*some))

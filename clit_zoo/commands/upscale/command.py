@@ -84,7 +84,7 @@ class Size(click.ParamType):
 @click.option("--size", type=Size(), metavar="WxH", help="Output width and height, such as 1920x1080.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 @precision_options("Compute in float32.")
-@click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
+@click.option("--backend", default="auto", show_default=True, help="auto, triton, torch or reference.")
 @click.option(
     "--format",
     type=click.Choice(["png", "jpeg", "jpg", "webp", "tiff", "tif"], case_sensitive=False),
@@ -235,9 +235,7 @@ def _enlarge(
         picture = imaging.flattened(picture, flatten)
     imaging.check_output(job.format, width, height, alpha=picture.alpha is not None, bits=picture.bits)
 
-    output = imaging.enlarge_picture(
-        picture, (height, width), lambda color, size: resolver.enlarge(color, size, progress=progress)
-    )
+    output = resolver.open(picture).render(size=(height, width), progress=progress)
     _make_folder(job.target.parent)
     check_target(job.target, overwrite)  # it may have come into being since the plan
     job.notices += imaging.write(output, job.target, job.format, quality)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .decode_stage import StageWeights, decode_stage, decode_stage_reference
+from .calls import StageCall, StageWeights
+from .decode_stage import decode_stage, decode_stage_reference
 from .queries import Grid, Points, Queries, Raster
 
 EXACT = 1e-5
@@ -56,7 +57,7 @@ def check_backend(
     """Compare ``backend`` with the formulas on random maps.
 
     Args:
-        backend: "triton" or "hoisted". "reference" rounds positions to float32, as the published code does,
+        backend: "triton" or "torch". "reference" rounds positions to float32, as the published code does,
             and is off by 1e-4 in it.
         device, dtype: where and in what the backend computes; the truth is computed on the CPU in float64.
         shape: a key of ``SHAPES``.
@@ -107,10 +108,10 @@ def _results(
     for queries in _queries(device):
         cell = torch.full((2, 2), 0.6, device=device)
         if dtype == torch.float64:
-            out = decode_stage_reference(q, k, v, queries, stage, cell.double(), upcast=dtype)
+            out = decode_stage_reference(StageCall(q, k, v, queries, stage, cell.double()), upcast=dtype)
         else:
             with torch.set_grad_enabled(not isinstance(queries, Grid)):
-                out = decode_stage(q, k, v, queries, stage, cell, backend=backend)
+                out = decode_stage(StageCall(q, k, v, queries, stage, cell), backend=backend)
         outputs.append(out)
     # the projection's bias adds the same to every tap's logit: its gradient is rounding alone
     wanted = [t for t in leaves if t is not proj_bias]

@@ -13,8 +13,10 @@ from op_cases import (
     stage_weights,
 )
 
-from clit_kernels import StageWeights, decode_stage, settings
-from clit_kernels.decode_stage import decode_stage_reference, launch, why_not
+from clit_kernels import StageCall, StageWeights, decode_stage
+from clit_kernels.backends import why_not_maps
+from clit_kernels.decode_stage import decode_stage_reference, why_not
+from clit_kernels.decode_stage.triton import launch
 from clit_kernels.self_check import check_backend
 
 TILES = {
@@ -26,12 +28,6 @@ TILES = {
     "coordinate_decode/grad_raster": {"PIXELS": 64},
 }
 """Few programs, which is what the interpreter is slow at."""
-
-
-@pytest.fixture(autouse=True)
-def few_programs():
-    with settings.forced(TILES):
-        yield
 
 
 def to(value, device):
@@ -48,21 +44,21 @@ def arguments(name, device, channels=8, heads=2, radius=1, dtype=torch.float32, 
         heads,
         radius,
     )
-    config = {"previous": to(previous_residual(queries, dtype), device) if previous else None, "gain": 0.75}
-    return (*maps, to(queries, device), stage, to(cells(queries), device)), config
+    before = to(previous_residual(queries, dtype), device) if previous else None
+    return StageCall(*maps, to(queries, device), stage, to(cells(queries), device), before)
 
 
-def check(args, config):
-    with torch.no_grad():
-        out = decode_stage(*args, **config, backend="triton")
-    assert_exact(out, decode_stage_reference(*args, **config, upcast=torch.float64))
+@torch.no_grad()
+def check(call, order=None):
+    out = decode_stage(call, backend="triton", order=order, tiles=TILES)
+    assert_exact(out, decode_stage_reference(call, upcast=torch.float64))
 
 
 @pytest.mark.parametrize(
     "name", ["grid one pixel", "grid x2.5", "grid scattered", "grid band", "points", "no points", "raster"]
 )
 def test_stage(name, device):
-    check(*arguments(name, device))
+    check(arguments(name, device))
 
 
 @pytest.fixture
@@ -85,16 +81,16 @@ def seen(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("hoist", [True, False])
+@pytest.mark.parametrize("order", ["hoisted", "direct"])
 @pytest.mark.parametrize(
     "name, limit, count",
     [("grid x2.5", 20_000, (5, 12)), ("grid one pixel x 5", 2_000, (5, 5)), ("points", 6_000, (3, 3))],
 )
-def test_tiles_are_bounded(name, limit, count, hoist, device, seen, monkeypatch):
+def test_tiles_are_bounded(name, limit, count, order, device, seen, monkeypatch):
     monkeypatch.setattr(launch, "TILE_BYTES", limit)
     monkeypatch.setattr(launch, "TILE_ROWS", 2)
-    monkeypatch.setattr(launch.decode, "prefer_hoisted", lambda *_: hoist)
-    check(*arguments(name, device))
+    call = arguments(name, device)
+    check(call, "direct" if name == "points" else order)
     assert max(seen) <= limit
     assert count[0] <= len(seen) <= count[1]
 
@@ -115,28 +111,31 @@ def test_grids_are_cut_between_feature_pixels():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_lower_precision(dtype, device):
-    args, config = arguments("grid band", device, 16, 2, 1, dtype, previous=False)
-    truth = decode_stage_reference(*args, **config, upcast=torch.float64)
-    plain = decode_stage_reference(*args, **config)
+    call = arguments("grid band", device, 16, 2, 1, dtype, previous=False)
+    truth = decode_stage_reference(call, upcast=torch.float64)
     with torch.no_grad():
-        assert_as_good(decode_stage(*args, **config, backend="triton"), plain, truth)
+        found = decode_stage(call, backend="triton", tiles=TILES)
+    assert_as_good(found, decode_stage_reference(call), truth)
 
 
 @pytest.mark.parametrize("name", ["grid one pixel x 5", "raster"])
 def test_gradients(name, device):
     found = []
-    for run, dtype in ((decode_stage, torch.float32), (decode_stage_reference, torch.float64)):
-        (q, k, v, queries, stage, cell), config = arguments(name, device, 6, 2, 1)
-        maps = [t.detach().to(dtype).requires_grad_() for t in (q, k, v)]
-        weights = [t.detach().to(dtype).requires_grad_() for t in stage.tensors()]
-        count = len(stage.mlp_weights)
+    for run, dtype, how in (
+        (decode_stage, torch.float32, {"backend": "triton", "tiles": TILES}),
+        (decode_stage_reference, torch.float64, {}),
+    ):
+        call = arguments(name, device, 6, 2, 1)
+        tensors = (*call[:3], *call.weights.tensors())
+        q, k, v, *own = inputs = [t.detach().to(dtype).requires_grad_() for t in tensors]
+        count = len(call.weights.mlp_weights)
         stage = StageWeights(
-            *weights[:2], weights[2 : 2 + count], weights[2 + count :], stage.heads, stage.radius
+            *own[:2], own[2 : 2 + count], own[2 + count :], call.weights.heads, call.weights.radius
         )
-        chosen = {"backend": "triton"} if run is decode_stage else {}
-        out = run(*maps, queries, stage, cell.to(dtype), **config, **chosen)
+        call = call._replace(q=q, k=k, v=v, weights=stage, cell=call.cell.to(dtype))
+        out = run(call, **how)
         grad = torch.randn(out.shape, generator=rng(3)).to(out)
-        found.append(torch.autograd.grad(out, [*maps, *weights], grad))
+        found.append(torch.autograd.grad(out, inputs, grad))
     for got, expected in zip(*found, strict=True):
         # the projection's bias moves all logits of a head alike: its gradient is zero
         assert (got.double() - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
@@ -146,23 +145,22 @@ def test_gradients(name, device):
 @pytest.mark.parametrize("shape", [(256, 8, 3), (64, 4, 1), (12, 3, 2)])
 @pytest.mark.parametrize("name", ["grid x2.5", "grid x17.3", "grid x1.01", "points", "raster of 3"])
 def test_every_shape(name, shape, device):
-    check(*arguments(name, device, *shape))
+    check(arguments(name, device, *shape))
 
 
 def test_auto_takes_what_can_serve(device):
     """Kernels on a GPU, and in the interpreter too; the reasons of both ops hold for the stage."""
-    args, config = arguments("points", device)
+    call = arguments("points", device)
     with torch.no_grad():
-        auto = decode_stage(*args, **config)
-        assert torch.equal(auto, decode_stage(*args, **config, backend="triton"))
-    assert why_not("triton", args[2]) is None and why_not("triton", args[2], *args[:2], *args[3:]) is None
-    assert "float64" in why_not("triton", args[2].double())
-    wide = args[4]._replace(
-        mlp_weights=[torch.zeros(300, 74, device=device), torch.zeros(3, 300, device=device)]
-    )
-    assert "300 neurons" in why_not("triton", args[2], *args[:2], args[3], wide, args[5])
+        auto = decode_stage(call)
+        assert torch.equal(auto, decode_stage(call, backend="triton"))
+    assert why_not_maps("triton", call.v) is None and why_not("triton", call) is None
+    assert "float64" in why_not_maps("triton", call.v.double())
+    layers = [torch.zeros(300, 74, device=device), torch.zeros(3, 300, device=device)]
+    wide = call.weights._replace(mlp_weights=layers)
+    assert "300 neurons" in why_not("triton", call._replace(weights=wide))
     with pytest.raises(ValueError, match="one dtype"):
-        decode_stage(args[0].half(), *args[1:], **config, backend="triton")
+        decode_stage(call._replace(q=call.q.half()), backend="triton")
 
 
 def test_the_self_check_finds_the_kernels_right(device):

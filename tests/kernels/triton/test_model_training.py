@@ -4,7 +4,8 @@ import pytest
 import torch
 from step_cases import check_autocast, check_checkpoint
 
-from clit_kernels import settings
+from clit_kernels import decode_stage
+from clit_zoo import ops
 
 TILES = {
     "local_attention/forward_any": {"QUERIES": 32},
@@ -21,11 +22,12 @@ TILES = {
 
 
 @pytest.fixture(autouse=True)
-def few_programs(device):
+def few_programs(device, monkeypatch):
     if device.type != "cpu":
         pytest.skip("compares with autocast on a CPU: for the interpreter")
-    with settings.forced(TILES):
-        yield
+    monkeypatch.setattr(
+        ops, "decode_stage_eager", lambda call, *, backend: decode_stage(call, backend=backend, tiles=TILES)
+    )
 
 
 @pytest.mark.parametrize(

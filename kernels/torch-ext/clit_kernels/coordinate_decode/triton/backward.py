@@ -1,4 +1,4 @@
-"""Gradients of the decoder's first layer in Triton: of W_1, of the attention weights, of the values.
+"""Gradients of the decoder's MLP: kernels for its first layer, then their launchers and the later layers.
 
 All start from ``grad`` (B, count, HIDDEN), the gradient of the first layer's results, and compute the scaled
 values, which nothing keeps, once more. Per head and tap, T = grad W_1^T (queries x c) is what the scaled
@@ -11,10 +11,23 @@ values receive: the weights' gradient is T . v, the values' is T times the weigh
   Every sum has one owner, so there are no atomics.
 """
 
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from .kernel import nearest, tap_pixel
+from ...queries import Queries, Raster
+from ...query_pointers import QueryPointers
+from ...tile_table import Target
+from ...triton_support import LAUNCH, channels_last, dot_precision, on_device
+from . import tiles
+from .kernels import nearest, tap_pixel
+
+PROGRAMS = 512
+"""``grad_first`` with fewer programs than this splits its sum over the queries: some four for each SM."""
 
 
 @triton.jit
@@ -158,3 +171,96 @@ def grad_raster(
     if WIDTH < WIDTH_BLOCK:
         shown &= (c < WIDTH)[None, None, :]
     tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), shown)
+
+
+def backward_later(
+    grad: Tensor, kept: Sequence[Tensor], mlp_weights: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Gradients of the first layer's results, and of the weights and biases of the layers after it.
+
+    torch's matrix products: for 10,000s of queries each is one large GEMM, which cuBLAS does at its best, and
+    they are a hundredth of the first layer's work.
+    """
+    to_weights: list[Tensor] = []
+    to_biases: list[Tensor] = []
+    for before, weight in zip(reversed(kept), reversed(mlp_weights[1:]), strict=True):
+        before = before[..., : weight.shape[1]]
+        rows = grad.flatten(0, 1)
+        to_weights.append(rows.T @ F.gelu(before).flatten(0, 1))
+        to_biases.append(rows.sum(0))
+        grad = torch.ops.aten.gelu_backward(grad @ weight.to(grad.dtype), before)
+    return grad, to_weights[::-1], to_biases[::-1]
+
+
+def backward_queries(
+    grad: Tensor,
+    weights: Tensor,
+    v: Tensor,
+    queries: Queries,
+    first: Tensor,
+    target: Target,
+    needs_weights: bool,
+    needs_v: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the attention weights and of v from ``grad`` (B, Q, D rounded up) of the first layer.
+
+    ``first`` is W_1 as ``launch.Layers`` holds it.
+    """
+    batch, count = weights.shape[:2]
+    channels, h, w = v.shape[1:]
+    shape, pointers = tiles.shape_of(weights, v, first.shape[2]), QueryPointers.of(queries)
+    by_pixel = isinstance(queries, Raster)
+    to_weights = torch.empty_like(weights)
+    to_v: Tensor | None = None
+    precision = dot_precision(v.dtype)
+    if not count:
+        return (to_weights, torch.zeros_like(v))
+    with on_device(v):
+        if needs_weights or (needs_v and not by_pixel):
+            if needs_v and not by_pixel:
+                to_v = v.new_zeros(batch, h, w, channels, dtype=torch.float32)
+            tile = tiles.tile("grad_queries", target, shape)
+            programs = -(-count // tile["QUERIES"]) * (shape["HEADS"] // tile["GROUP"])
+            read, strides = channels_last(v)
+            grad_queries[(programs, batch)](
+                weights, read, first, grad, pointers.where, pointers.col, to_weights,
+                weights if to_v is None else to_v, count, h, w, pointers.cols, *strides, **shape,
+                MODE=pointers.mode, ADD_VALUES=to_v is not None, PRECISION=precision, **tile, **LAUNCH,
+            )  # fmt: skip
+        if needs_v and isinstance(queries, Raster):
+            to_v = v.new_empty(batch, h, w, channels)
+            tile = tiles.tile("grad_raster", target, shape)
+            programs = -(-h * w // tile["PIXELS"]) * (shape["HEADS"] // tile["GROUP"])
+            grad_raster[(programs, batch)](
+                weights, first, grad, to_v, queries.offset.shape[1], h, w, **shape,
+                PRECISION=precision, **tile, **LAUNCH,
+            )  # fmt: skip
+    return (
+        to_weights if needs_weights else None,
+        None if to_v is None else to_v.to(v.dtype).permute(0, 3, 1, 2),
+    )
+
+
+def backward_first(
+    grad: Tensor, weights: Tensor, v: Tensor, queries: Queries, target: Target, hidden: int, cell: Tensor
+) -> Tensor:
+    """Gradient of the first layer's weight (``hidden``, K*K*C + 2), float32, from ``grad`` as above."""
+    batch, count = weights.shape[:2]
+    h, w = v.shape[-2:]
+    shape, pointers = tiles.shape_of(weights, v, grad.shape[-1]), QueryPointers.of(queries)
+    tile = tiles.tile("grad_first", target, shape)
+    heads, area = shape["HEADS"], shape["SIDE"] ** 2
+    programs = heads // tile["GROUP"] * area * (shape["HIDDEN"] // tile["COLUMNS"])
+    total = batch * count
+    parts = max(1, min(-(-PROGRAMS // programs), -(-total // (8 * tile["QUERIES"]))))
+    part = -(-total // (parts * tile["QUERIES"])) * tile["QUERIES"]
+    out = grad.new_empty(parts, heads, area, shape["WIDTH_BLOCK"], shape["HIDDEN"], dtype=torch.float32)
+    v, strides = channels_last(v)
+    with on_device(v):
+        grad_first[(programs, parts)](
+            weights, v, grad, pointers.where, pointers.col, out, total, max(1, count), h, w, pointers.cols,
+            part, *strides, **shape, MODE=pointers.mode, PRECISION=dot_precision(v.dtype), **tile, **LAUNCH,
+        )  # fmt: skip
+    blocks = out.sum(0)[:, :, : shape["WIDTH"], :hidden]
+    by_image = grad.sum(1, dtype=torch.float32)[:, :hidden]
+    return torch.cat((blocks.permute(3, 1, 0, 2).flatten(1), by_image.T @ cell.float()), 1)

@@ -1,11 +1,11 @@
-"""Which tile each kernel gets: the settings of the GPU, or these heuristics; and the kernels' constants.
+"""Which tile each kernel gets: a row of the chip's table, or these heuristics; and the kernels' constants.
 
 The defaults fit the 64 KiB of shared memory of a gfx942 and the 99 KiB of consumer GPUs.
 """
 
-from .. import settings
-from ..settings import Tile
-from ..triton_support import power_of_two, width_block
+from ...queries import Grid, Queries, Raster
+from ...tile_table import Target
+from ...triton_support import power_of_two, width_block
 
 MAX_WIDTH = 128
 """Channels of one head that the kernels take."""
@@ -34,12 +34,21 @@ def bias_entries(side: int) -> int:
     return max(16, 2 * power_of_two(side))
 
 
-def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int = 1) -> Tile:
+def slots_per_pixel(queries: Queries, h: int, w: int) -> int:
+    """About how many queries each feature pixel has; read from shapes, so that no device is waited for."""
+    if isinstance(queries, Grid):
+        return -(-queries.row.shape[0] // h) * -(-queries.col.shape[0] // w)
+    if isinstance(queries, Raster):
+        return queries.offset.shape[1]
+    return -(-queries.count // (h * w))
+
+
+def tile(kernel: str, target: Target, shape: dict[str, int], slots: int = 1) -> dict[str, int]:
     """The tile of one kernel of this op.
 
     Args:
         kernel: its name.
-        arch, dtype: as ``settings.tile`` takes them.
+        target: what it is built for.
         shape: the kernel's ``constants``.
         slots: about how many queries each feature pixel has.
     """
@@ -47,8 +56,8 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
     width, taps = shape["WIDTH_BLOCK"], shape["TAPS"]
     fits = min(16, power_of_two(slots))
     wide = 8 if window > 4096 else 4
-    most = 32 if dtype == "fp32" else 64  # heads x taps that one warp of forward_grid takes
-    kept = 8192 if dtype == "fp32" else 16384  # heads x taps x channels that fit beside the rest
+    most = 32 if target.dtype == "fp32" else 64  # heads x taps that one warp of forward_grid takes
+    kept = 8192 if target.dtype == "fp32" else 16384  # heads x taps x channels that fit beside the rest
     group = min(power_of_two(shape["HEADS"]), max(1, 8 * most // taps), max(1, kept // window))
     default = {
         "forward_grid": {"GROUP": group, "SLOTS": 16, "num_warps": min(8, max(2, group * taps // most))},
@@ -57,7 +66,7 @@ def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int =
         "backward_map": {"PIXELS": max(1, 2048 // (fits * width)), "SLOTS": fits},
         "backward_table": {"ENTRIES": 1 if slots > 1 else 16, "REPEATS": 16 if slots > 1 else 1},
     }[kernel]
-    return settings.tile(
-        f"local_attention/{kernel}", {"num_warps": 4, "num_stages": 1} | default, arch,
-        dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], slots=fits,
+    return target.tile(
+        f"local_attention/{kernel}", {"num_warps": 4, "num_stages": 1} | default,
+        heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], slots=fits,
     )  # fmt: skip

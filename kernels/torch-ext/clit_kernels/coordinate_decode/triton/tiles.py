@@ -1,12 +1,13 @@
-"""Which tile each kernel gets: the settings of the GPU, or these heuristics; and the kernels' constants.
+"""Which tile each kernel gets: a row of the chip's table, or these heuristics; and the kernels' constants.
 
 The heuristics keep accumulators within half of the register file and shared memory within the chip's limit;
 nothing else about them was measured. ``python kernels/benchmarks/tune.py`` replaces them by measured ones.
 """
 
-from .. import settings
-from ..settings import Tile
-from ..triton_support import power_of_two, width_block
+from torch import Tensor
+
+from ...tile_table import Target, shared_memory
+from ...triton_support import power_of_two, width_block
 
 MAX_WIDTH = 64
 """Channels of one head that the kernels take: with 128, ``direct`` and the backward pass, as they are tiled,
@@ -40,66 +41,70 @@ def constants(channels: int, heads: int, radius: int, hidden: int) -> dict[str, 
     }
 
 
-def tile(kernel: str, arch: str, dtype: str, shape: dict[str, int], slots: int = 1) -> Tile:
+def shape_of(weights: Tensor, v: Tensor, hidden: int) -> dict[str, int]:
+    """The ``constants`` for attention weights (B, Q, H, K*K) and values (B, C, h, w)."""
+    heads, area = weights.shape[2:]
+    return constants(v.shape[1], heads, (int(area**0.5) - 1) // 2, hidden)
+
+
+def tile(kernel: str, target: Target, shape: dict[str, int], slots: int = 1) -> dict[str, int]:
     """The tile of one kernel of this op.
 
     Args:
         kernel: its name.
-        arch, dtype: as ``settings.tile`` takes them.
+        target: what it is built for.
         shape: the kernel's ``constants``.
         slots: about how many queries each feature pixel has.
     """
     fits = max(4, min(32, power_of_two(slots)))
     if kernel == "hoisted":
-        default = _hoisted(arch, dtype == "fp32", shape, fits)
-        if not hoisted_fits(default, arch, dtype, shape):
+        default = _hoisted(target, shape, fits)
+        if not hoisted_fits(default, target, shape):
             default |= {"PIXELS_X": 4, "num_stages": 1}
     else:
-        default = _by_query(kernel, arch, dtype == "fp32", shape)
-    return settings.tile(
-        f"coordinate_decode/{kernel}", default, arch,
-        dtype=dtype, heads=shape["HEADS"], width=shape["WIDTH"], side=shape["SIDE"], hidden=shape["HIDDEN"],
-        slots=fits,
+        default = _by_query(kernel, target, shape)
+    return target.tile(
+        f"coordinate_decode/{kernel}", default, heads=shape["HEADS"], width=shape["WIDTH"],
+        side=shape["SIDE"], hidden=shape["HIDDEN"], slots=fits,
     )  # fmt: skip
 
 
-def hoisted_fits(tile: Tile, arch: str, dtype: str, shape: dict[str, int]) -> bool:
+def hoisted_fits(tile: dict[str, int], target: Target, shape: dict[str, int]) -> bool:
     """Whether ``hoisted`` with this tile finds the shared memory it needs on this chip.
 
     Exact for one query to a row of a matrix instruction, up to 16 KiB short where several pixels share one.
     """
     rows = tile["PIXELS_Y"] * tile["PIXELS_X"] + tile["COLUMNS"]  # of v's windows and of W_1
-    need = PRODUCTS * rows * shape["WIDTH_BLOCK"] * (4 if dtype == "fp32" else 2)
-    if dtype != "fp32" and tile["num_stages"] > 1:
+    need = PRODUCTS * rows * shape["WIDTH_BLOCK"] * (4 if target.dtype == "fp32" else 2)
+    if target.dtype != "fp32" and tile["num_stages"] > 1:
         need += 48 << 10  # what Triton was seen to add for the second stage
-    if arch.startswith("gfx"):
+    if target.arch.startswith("gfx"):
         need //= 2  # there W_1's block passes through registers
-    return need <= settings.shared_memory(arch) << 10
+    return need <= shared_memory(target.arch) << 10
 
 
-def mlp_tile(arch: str, dtype: str, widths: tuple[int, ...]) -> Tile:
-    """The tile of ``kernel_mlp.mlp`` for these layers."""
-    wide = dtype == "fp32"
+def mlp_tile(target: Target, widths: tuple[int, ...]) -> dict[str, int]:
+    """The tile of ``kernels.mlp`` for these layers."""
+    wide = target.dtype == "fp32"
     default = {
         "ROWS": 32 if wide else 64,
         "STEP": min(widths[0], 16 if wide else 32),
         "num_warps": 8 if wide or max(widths[1:]) > 128 else 4,
         "num_stages": 2,
     }
-    if arch in WARPGROUP and not wide and len(widths) == 2 and widths[1] > 64:
+    if target.arch in WARPGROUP and not wide and len(widths) == 2 and widths[1] > 64:
         default = {"ROWS": 128, "STEP": 64, "num_warps": 8, "num_stages": 3}
-    return settings.tile(
-        "coordinate_decode/mlp", default, arch, dtype=dtype, hidden=widths[0], last=widths[-1]
-    )
+    return target.tile("coordinate_decode/mlp", default, hidden=widths[0], last=widths[-1])
 
 
-def _hoisted(arch: str, wide: bool, shape: dict[str, int], slots: int) -> Tile:
+def _hoisted(target: Target, shape: dict[str, int], slots: int) -> dict[str, int]:
     """W_1 is read once per pixel tile and the weights once per column tile: about square tiles read least.
 
-    Feature pixels share a matrix instruction's 16 rows; in float32 there is none to fill. There ptxas, left
-    to itself, settles on 80 registers for three blocks on a processor and spills up to 16 bytes for it; told
-    that it may take all, it takes 120.
+    Feature pixels share a matrix instruction's 16 rows; in float32 there is none to fill. There ptxas aims at
+    3 blocks per SM by default (80 registers) and spills up to 16 bytes; with maxnreg=255 it uses 120 and does
+    not.
     """
+    arch, wide = target.arch, target.dtype == "fp32"
     large = arch in LARGE_SHARED and not wide
     registers = {"maxnreg": 255} if wide and arch.startswith("sm_") else {}
     return registers | {
@@ -113,7 +118,8 @@ def _hoisted(arch: str, wide: bool, shape: dict[str, int], slots: int) -> Tile:
     }
 
 
-def _by_query(kernel: str, arch: str, wide: bool, shape: dict[str, int]) -> Tile:
+def _by_query(kernel: str, target: Target, shape: dict[str, int]) -> dict[str, int]:
+    arch, wide = target.arch, target.dtype == "fp32"
     large, warpgroup = arch in LARGE_SHARED and not wide, arch in WARPGROUP and not wide
     columns, stages = 64 if wide else 128, 2 if arch in LARGE_SHARED else 1
     depth = 32 if wide else 64  # channels, of one head or several, that meet W_1 at once

@@ -1,21 +1,21 @@
-"""The decoder's first layer in Triton, in both orders: hidden (B, Q, D) from weights, values and W_1.
+"""The decoder's MLP in Triton: the first layer, hidden (B, Q, D), in both orders, and the layers after it.
 
 * ``hoisted``  a few feature pixels, all their queries, some columns of D. For 16 (head, tap) products at a
   time, U = v W_1 is one batched product, contracted at once with the queries' weights by a second one: U, of
   which a feature pixel has H*K*K*D numbers, never leaves the chip.
 * ``direct``  a few queries, some columns of D. One (head, tap) after the other: the values, gathered and
   scaled, meet their block of W_1.
+* ``mlp``  a few queries, whole rows: some of the later layers.
 
-Both accumulate in float32 and write with the layer's constant (bias and cell) added, before the GELU.
-
-W_1 comes as ``prepare.Layers.first`` lays it out: (H*K*K rounded up, c rounded up, D rounded up), zeros in
-the padding. ``kernel_mlp.py`` has the layers after it, ``kernel_backward.py`` the gradients.
+The first two accumulate in float32 and write with the layer's constant (bias and cell) added, before the
+GELU. W_1 comes as ``launch.Layers.first`` lays it out: (H*K*K rounded up, c rounded up, D rounded up), zeros
+in the padding. ``backward.py`` has the gradients.
 """
 
 import triton
 import triton.language as tl
 
-from ..places import GRID, POINTS
+from ...query_pointers import GRID, POINTS
 
 
 @triton.jit
@@ -48,7 +48,7 @@ def hoisted(
     ``v`` (B, h, w, H*WIDTH_BLOCK) has a margin of zeros of the window's radius around it, and more below and
     to the right, so that tiles and windows lie inside: no load of it is masked. ``row_start`` and
     ``col_start`` cover the tiles; a pixel without queries has two equal entries. A pixel's queries are walked
-    SLOTS at a time, each of ``slot_programs`` programs taking every so-manieth part.
+    SLOTS at a time: program i takes parts i, i + slot_programs, i + 2 slot_programs, ...
 
     A matrix instruction takes 16 rows. Where a pixel has fewer queries, GROUP pixels share one: their weights
     stand in a matrix that is block-diagonal over the group, (GROUP * SLOTS) x (PRODUCTS * GROUP).
@@ -182,3 +182,56 @@ def direct(
     hidden = total + tl.load(constant_ptr + batch * HIDDEN + column)[None, :]
     at = ((batch * count + n) * HIDDEN)[:, None] + column[None, :]
     tl.store(hidden_ptr + at, hidden.to(hidden_ptr.dtype.element_ty), valid[:, None])
+
+
+@triton.jit
+def gelu(x):
+    """Exact GELU of float32."""
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def mlp(
+    hidden_ptr, weight_ptr, bias_ptr, previous_ptr, base_ptr, out_ptr, rows, gain,
+    WIDTHS: tl.constexpr, OUT: tl.constexpr, LAST: tl.constexpr, HAS_PREVIOUS: tl.constexpr,
+    HAS_BASE: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Some of the layers: ``hidden`` (rows, WIDTHS[0]), before its GELU, to ``out`` (rows, OUT).
+
+    WIDTHS are powers of two, the layers' inputs and the last one's outputs. ``weight`` holds the layers'
+    (in, out) matrices one after the other, ``bias`` (float32) theirs, zeros where a layer was widened.
+
+    The first product streams hidden and weight in steps; a program has all of its columns, so that each
+    activation is computed once and ``out`` may be ``hidden`` itself. The layers after it are the ones whose
+    whole matrix fits on chip (``launch.segments``): what stands between them stays in registers.
+
+    LAST adds ``previous`` (rows, OUT) ``gain`` times and ``base`` (rows, OUT) once.
+    """
+    dtype = weight_ptr.dtype.element_ty
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    valid = n < rows
+    DEPTH: tl.constexpr = WIDTHS[0]
+    COLUMNS: tl.constexpr = WIDTHS[1]
+    column = tl.arange(0, COLUMNS)
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in tl.range(0, DEPTH, STEP):
+        row = start + tl.arange(0, STEP)
+        x = tl.load(hidden_ptr + (n * DEPTH)[:, None] + row[None, :], valid[:, None], 0.0)
+        weight = tl.load(weight_ptr + row[:, None] * COLUMNS + column[None, :])
+        total = tl.dot(gelu(x.to(tl.float32)).to(dtype), weight, total, input_precision=PRECISION)
+    total += tl.load(bias_ptr + column)[None, :]
+    for i in tl.static_range(1, len(WIDTHS) - 1):
+        weight_ptr += WIDTHS[i - 1] * WIDTHS[i]
+        bias_ptr += WIDTHS[i]
+        column = tl.arange(0, WIDTHS[i + 1])
+        weight = tl.load(weight_ptr + (tl.arange(0, WIDTHS[i]) * WIDTHS[i + 1])[:, None] + column[None, :])
+        total = tl.dot(gelu(total).to(dtype), weight, input_precision=PRECISION)
+        total += tl.load(bias_ptr + column)[None, :]
+
+    at = (n * OUT)[:, None] + column[None, :]
+    shown = valid[:, None] & (column < OUT)[None, :]
+    if LAST and HAS_PREVIOUS:
+        total += gain * tl.load(previous_ptr + at, shown, 0.0).to(tl.float32)
+    if LAST and HAS_BASE:
+        total += tl.load(base_ptr + at, shown, 0.0).to(tl.float32)
+    tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), shown)

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..calls import AttentionCall
 from ..grouping import AxisSlots, crop, group_axis, windows
-from ..own_precision import own_precision
+from ..no_autocast import no_autocast
 from ..position_bias import axis_table, has_float64
-from ..queries import Grid, Points, Queries, Raster, gather_pixels, sample_bilinear, tap_offsets
+from ..queries import Grid, Points, Raster, gather_pixels, sample_bilinear, tap_offsets
 from ..raster_taps import blend, contract
 
 
@@ -35,12 +36,10 @@ class GridTables(NamedTuple):
     picks: Tensor
 
     @classmethod
-    def of(
-        cls, grid: Grid, rows: AxisSlots, cols: AxisSlots, q: Tensor, proj_weight: Tensor, proj_bias: Tensor,
-        radius: int,
-    ) -> "GridTables":  # fmt: skip
-        """Tables for queries ``grid`` grouped by ``rows`` and ``cols`` on a map ``q`` (B, C, h, w)."""
-        heads, side = proj_weight.shape[0], 2 * radius + 1
+    def of(cls, call: AttentionCall, grid: Grid, rows: AxisSlots, cols: AxisSlots) -> "GridTables":
+        """Tables for the call's queries, ``grid``, grouped by ``rows`` and ``cols``."""
+        q, _, _, proj_weight, proj_bias, heads, radius = call
+        side = 2 * radius + 1
         exact = torch.float64 if has_float64(q.device) else torch.float32  # costs nothing in tables
         wide = torch.promote_types(q.dtype, torch.float32)
         y, x = grid.row_offset.to(exact)[rows.slots], grid.col_offset.to(exact)[cols.slots]
@@ -89,10 +88,9 @@ def _corner_weights(offset: Tensor) -> Tensor:
     return torch.stack(((-offset).clamp(min=0), 1 - offset.abs(), offset.clamp(min=0)), -1)
 
 
-def attend_raster(
-    q: Tensor, k: Tensor, raster: Raster, proj_weight: Tensor, proj_bias: Tensor, heads: int, radius: int
-) -> Tensor:
-    """Weights (K*K, B, M, h, w, H) of a raster on maps (B, C, h, w)."""
+def attend_raster(call: AttentionCall, raster: Raster) -> Tensor:
+    """Weights (K*K, B, M, h, w, H) of the call's queries, ``raster``."""
+    q, k, _, proj_weight, proj_bias, heads, radius = call
     h, w = q.shape[-2:]
     wide = torch.promote_types(q.dtype, torch.float32)
     y, x = raster.offset.to(wide).unbind(-1)  # (B, M, h, w)
@@ -107,10 +105,9 @@ def attend_raster(
     return torch.softmax(logits.to(wide) + bias.flatten(0, 1), 0).to(q.dtype)
 
 
-def attend_points(
-    q: Tensor, k: Tensor, points: Points, proj_weight: Tensor, proj_bias: Tensor, heads: int, radius: int
-) -> Tensor:
-    """Weights (B, N, heads, K*K) at a list of points, by gathers."""
+def attend_points(call: AttentionCall, points: Points) -> Tensor:
+    """Weights (B, N, heads, K*K) of the call's queries, ``points``, by gathers."""
+    q, k, _, proj_weight, proj_bias, heads, radius = call
     channels, side = q.shape[1], 2 * radius + 1
     query = sample_bilinear(q, points).unflatten(-1, (heads, -1)).unsqueeze(3)  # (B, N, H, 1, c)
     taps = tap_offsets(radius, q.device)
@@ -124,25 +121,16 @@ def attend_points(
     return torch.softmax(logits.to(wide) + bias.transpose(2, 3).to(wide), -1).to(q.dtype)
 
 
-@own_precision
-def local_attention_hoisted(
-    q: Tensor,
-    k: Tensor,
-    queries: Queries,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    *,
-    heads: int,
-    radius: int,
-) -> Tensor:
-    """Attention weights (B, Q, heads, K*K) of q, k (B, C, h, w) at ``queries``."""
+@no_autocast
+def local_attention_torch(call: AttentionCall) -> Tensor:
+    """Attention weights (B, Q, heads, K*K); see the reference."""
+    q, k, queries, radius = call.q, call.k, call.queries, call.radius
     if isinstance(queries, Points):
-        return attend_points(q, k, queries, proj_weight, proj_bias, heads, radius)
+        return attend_points(call, queries)
     if isinstance(queries, Raster):
-        weights = attend_raster(q, k, queries, proj_weight, proj_bias, heads, radius)
-        return weights.permute(1, 2, 3, 4, 5, 0).flatten(1, 3)
+        return attend_raster(call, queries).permute(1, 2, 3, 4, 5, 0).flatten(1, 3)
     rows, cols = group_axis(queries.row), group_axis(queries.col)
-    tables = GridTables.of(queries, rows, cols, q, proj_weight, proj_bias, radius)
+    tables = GridTables.of(call, queries, rows, cols)
     bottom, right = rows.first + rows.slots.shape[0], cols.first + cols.slots.shape[0]
     q_windows = windows(crop(q, rows.first - 1, bottom + 1, cols.first - 1, right + 1), 3)
     k_crop = crop(k, rows.first - radius, bottom + radius, cols.first - radius, right + radius)
@@ -150,7 +138,7 @@ def local_attention_hoisted(
     slots = (rows.slots.shape[1], cols.slots.shape[1])
     grid = weights.unflatten(-1, slots).permute(0, 1, 5, 2, 6, 3, 4).flatten(1, 2).flatten(2, 3)
     if not rows.full:
-        grid = grid.index_select(1, rows.place)
+        grid = grid.index_select(1, rows.slot_of)
     if not cols.full:
-        grid = grid.index_select(2, cols.place)
+        grid = grid.index_select(2, cols.slot_of)
     return grid.flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Local attention in Triton: the gradients.
+"""Local attention in Triton: the gradients, kernels first, then their launcher.
 
 * ``backward_queries``  per query: the softmax' correction term, the query vector and its gradient.
 * ``backward_map``  per feature pixel: the gradient of k, or of q, gathered from the queries that read it.
@@ -6,11 +6,19 @@
 * ``backward_table``  per row, column or query: the gradient of the bias tables.
 """
 
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from ..places import GRID, RASTER
-from .kernel import _keys, _locate, _sample, _tent
+from ...queries import Grid, Queries, Raster
+from ...query_pointers import GRID, RASTER, QueryPointers, axis_starts
+from ...tile_table import Target
+from ...triton_support import LAUNCH, channels_last, on_device
+from . import tiles
+from .kernels import _keys, _locate, _sample, _tent
 
 
 @triton.jit
@@ -165,3 +173,121 @@ def backward_table(
     for place in tl.static_range(SIDE):
         value = tl.sum(tl.where((along == place)[None, :], total, 0.0), 1)
         tl.store(out_ptr + (entry * HEADS + head) * SIDE + place, value, entry < entries)
+
+
+def backward(
+    q: Tensor, k: Tensor, weights: Tensor, grad: Tensor, queries: Queries, shape: dict[str, int],
+    target: Target, needed: tuple[bool, ...],
+) -> list[Tensor | None]:  # fmt: skip
+    """Gradients of q, k, table_y and table_x, those that are ``needed``, from that of the weights.
+
+    Workspace: two vectors of C and H float32 numbers for each query.
+    """
+    batch, channels, h, w = q.shape
+    heads, side = shape["HEADS"], shape["SIDE"]
+    pointers = QueryPointers.of(queries)
+    sizes = _table_sizes(queries, batch, heads, side)
+    if weights.numel() == 0:
+        made = [
+            torch.zeros_like(q),
+            torch.zeros_like(k),
+            *(weights.new_zeros(s, dtype=torch.float32) for s in sizes),
+        ]
+        return [g if n else None for g, n in zip(made, needed, strict=True)]
+    q, q_strides = channels_last(q)
+    k, k_strides = channels_last(k)
+    grad = grad.contiguous()
+    slots = tiles.slots_per_pixel(queries, h, w)
+    mean = weights.new_empty(batch, pointers.number, heads, dtype=torch.float32)
+    query, grad_query = (weights.new_empty(batch, pointers.number, channels) for _ in range(2))
+    grads: list[Tensor | None] = [None] * 4
+    with on_device(q):
+        tile = tiles.tile("backward_queries", target, shape, slots)
+        backward_queries[(heads * -(-pointers.number // tile["QUERIES"]), batch)](
+            q, k, *pointers.arguments, weights, grad, mean, query, grad_query, pointers.number, h, w,
+            pointers.cols, *q_strides, *k_strides, shape["WIDTH"] ** -0.5, **shape, MODE=pointers.mode,
+            **tile, **LAUNCH,
+        )  # fmt: skip
+
+        tile = tiles.tile("backward_map", target, shape, slots)
+        readers = _readers(queries, pointers, h, w, max(side // 2, 1))
+        map_shape = {name: value for name, value in shape.items() if name != "TAPS"}
+        for i, vector in ((0, grad_query), (1, query)):
+            if needed[i]:
+                out = weights.new_empty(batch, h, w, channels)
+                backward_map[(heads * -(-h * w // tile["PIXELS"]), batch)](
+                    weights, grad, mean, vector, *readers.arguments, out,
+                    pointers.number, h, w, pointers.cols, slots, **map_shape, MODE=pointers.mode,
+                    MARGIN=readers.margin, OF_KEYS=i == 1, **tile, **LAUNCH,
+                )  # fmt: skip
+                grads[i] = out.permute(0, 3, 1, 2)
+
+        for axis in range(2):
+            if needed[2 + axis]:
+                out = weights.new_empty(sizes[axis], dtype=torch.float32)
+                repeats, *strides = _table_walk(queries, batch, axis)
+                entries = out.numel() // (heads * side)
+                tile = tiles.tile("backward_table", target, shape, repeats)
+                backward_table[(heads * -(-entries // tile["ENTRIES"]),)](
+                    weights, grad, mean, out, entries, repeats, *strides, HEADS=heads, SIDE=side,
+                    TAPS=shape["TAPS"], AXIS=axis, **tile, **LAUNCH,
+                )  # fmt: skip
+                grads[2 + axis] = out
+    return grads
+
+
+class _Readers(NamedTuple):
+    """The queries of each feature pixel, as ``backward_map`` reads them."""
+
+    start: Tensor
+    col_start: Tensor
+    order: Tensor
+    offset: Tensor
+    col_offset: Tensor
+    margin: int
+
+    @property
+    def arguments(self) -> tuple[Tensor, ...]:
+        return self.start, self.col_start, self.order, self.offset, self.col_offset
+
+
+def _readers(queries: Queries, pointers: QueryPointers, h: int, w: int, margin: int) -> _Readers:
+    offset, col_offset = pointers.offset, pointers.col_offset
+    if isinstance(queries, Grid):
+        start, col_start = axis_starts(queries.row, h), axis_starts(queries.col, w)
+        return _Readers(start, col_start, start, offset, col_offset, 0)
+    if isinstance(queries, Raster):
+        return _Readers(offset, offset, offset, offset, col_offset, 0)
+    start, order = group_points(queries.index, h, w, margin)
+    return _Readers(start, start, order, offset, col_offset, margin)
+
+
+def group_points(index: Tensor, h: int, w: int, margin: int) -> tuple[Tensor, Tensor]:
+    """Points by nearest pixel: those of pixel i are order[start[i]:start[i + 1]], numbered over all images.
+
+    Pixels count row by row over images of (h + 2 margin) x (w + 2 margin); points beyond reach nothing.
+    """
+    batch, (tall, wide) = index.shape[0], (h + 2 * margin, w + 2 * margin)
+    y, x = index[..., 0] + margin, index[..., 1] + margin
+    beyond = (y < 0) | (y >= tall) | (x < 0) | (x >= wide)
+    image = torch.arange(batch, device=index.device).unsqueeze(1)
+    pixel = torch.where(beyond, batch * tall * wide, (image * tall + y) * wide + x).flatten()
+    pixel, order = torch.sort(pixel, stable=True)
+    edges = torch.arange(batch * tall * wide + 1, device=index.device)
+    return torch.searchsorted(pixel, edges), order
+
+
+def _table_sizes(queries: Queries, batch: int, heads: int, side: int) -> list[tuple[int, ...]]:
+    if isinstance(queries, Grid):
+        return [(queries.row.shape[0], heads, side), (queries.col.shape[0], heads, side)]
+    return [(batch, queries.count, heads, side)] * 2
+
+
+def _table_walk(queries: Queries, batch: int, axis: int) -> tuple[int, int, int, int, int]:
+    """repeats, inner, entry_stride, inner_stride, outer_stride of ``backward_table``."""
+    if not isinstance(queries, Grid):
+        return 1, 1, 1, 0, 0
+    rows, cols = queries.row.shape[0], queries.col.shape[0]
+    if axis == 0:
+        return batch * cols, cols, cols, 1, rows * cols
+    return batch * rows, rows, 1, cols, rows * cols

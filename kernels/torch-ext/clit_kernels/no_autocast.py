@@ -14,14 +14,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def own_precision(op: Callable[P, R]) -> Callable[P, R]:
-    """``op``, whose first argument is a tensor, without autocast on that tensor's device."""
+def no_autocast(op: Callable[P, R]) -> Callable[P, R]:
+    """``op``, whose first argument is a call that begins with a tensor, without autocast on its device."""
 
     @wraps(op)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        first = args[0]
-        assert isinstance(first, torch.Tensor)
-        with torch.autocast(first.device.type, enabled=False):
+        call = args[0]
+        assert isinstance(call, tuple)
+        with torch.autocast(call[0].device.type, enabled=False):
             return op(*args, **kwargs)
 
     return run

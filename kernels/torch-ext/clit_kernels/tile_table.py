@@ -1,4 +1,4 @@
-"""Tile configurations: measured ones from ``settings/<arch>.json``, else the kernel's own heuristic default.
+"""Tiles of the Triton kernels: a row of ``tile_tables/<arch>.json``, else the kernel's heuristic default.
 
 A tile is a dict of a kernel's block sizes together with the compiler's ``OPTIONS``. It is passed explicitly
 to every launch; nothing is tuned while a user waits. A file holds rows such as
@@ -9,12 +9,15 @@ The first row whose ``when`` agrees with the call wins; its tile replaces the en
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+from .triton_support import DTYPES
 
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 """Entries of a tile that are Triton's and not the kernel's; ``maxnreg`` only where NVIDIA's chips need it."""
@@ -31,44 +34,49 @@ SHARED = {
 }
 """Shared memory that one block may have, KiB; see ``shared_memory`` for other chips."""
 
-FOLDER = Path(__file__).with_name("settings")
+FOLDER = Path(__file__).with_name("tile_tables")
 
-Tile = dict[str, int]
+Tile = Mapping[str, int]
 Row = Mapping[str, dict]
 
-_forced: dict[str, Tile] = {}
 
+class Target(NamedTuple):
+    """What a kernel is built for.
 
-def tile(kernel: str, default: Tile, arch: str, **call: object) -> Tile:
-    """The tile of ``kernel`` ("op/name") on ``arch`` for a call described by ``call`` (dtype, side, ...).
-
-    ``default`` is complete: it names every block size, ``num_warps`` and ``num_stages``.
+    Attributes:
+        arch: the chip: "sm_90", "gfx942", or "cpu" (the Triton interpreter).
+        dtype: the maps', as Triton calls it: "fp32", "fp16" or "bf16".
+        asked: entries that somebody asked for, by the kernel's name ("op/kernel"); they come before the rows.
     """
-    if kernel in _forced:
-        return default | _forced[kernel]
-    for row in rows(arch):
-        if row["kernel"] == kernel and all(call.get(key) == value for key, value in row["when"].items()):
-            return default | row["tile"]
-    return default
+
+    arch: str
+    dtype: str
+    asked: Mapping[str, Tile] | None = None
+
+    @classmethod
+    def of(cls, maps: Tensor, asked: Mapping[str, Tile] | None) -> "Target":
+        """That of maps on this device in this dtype."""
+        return cls(arch_of(maps.device), DTYPES[maps.dtype], asked)
+
+    def tile(self, kernel: str, default: Tile, **call: int) -> dict[str, int]:
+        """The tile of ``kernel`` for a call described by ``call`` (side, width, ...).
+
+        ``default`` is complete: it names every block size, ``num_warps`` and ``num_stages``.
+        """
+        if self.asked is not None and kernel in self.asked:
+            return {**default, **self.asked[kernel]}
+        told = {**call, "dtype": self.dtype}
+        for row in rows(self.arch):
+            if row["kernel"] == kernel and all(told.get(key) == value for key, value in row["when"].items()):
+                return {**default, **row["tile"]}
+        return dict(default)
 
 
 @cache
 def rows(arch: str) -> tuple[Row, ...]:
-    """The rows of ``settings/<arch>.json``, or none."""
+    """The rows of ``tile_tables/<arch>.json``, or none."""
     path = FOLDER / f"{arch}.json"
     return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ()
-
-
-@contextmanager
-def forced(tiles: Mapping[str, Tile]) -> Iterator[None]:
-    """Within the block, kernels named in ``tiles`` take those entries; for tuning and for tests."""
-    before = dict(_forced)
-    _forced.update({name: dict(entries) for name, entries in tiles.items()})
-    try:
-        yield
-    finally:
-        _forced.clear()
-        _forced.update(before)
 
 
 def shared_memory(arch: str) -> int:

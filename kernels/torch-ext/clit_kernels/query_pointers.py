@@ -13,7 +13,7 @@ POINTS = tl.constexpr(1)
 RASTER = tl.constexpr(2)
 
 
-class Places(NamedTuple):
+class QueryPointers(NamedTuple):
     """Pointers to the queries' nearest pixels and offsets, as their kind ``mode`` lays them out.
 
     GRID: ``where`` and ``offset`` (rows,), ``col`` and ``col_offset`` (cols,). POINTS: ``where`` and
@@ -29,7 +29,7 @@ class Places(NamedTuple):
     cols: int
 
     @classmethod
-    def of(cls, queries: Queries) -> "Places":
+    def of(cls, queries: Queries) -> "QueryPointers":
         """Those of ``queries``, ``number`` to an image."""
         count = queries.count
         if isinstance(queries, Grid):

@@ -7,13 +7,13 @@ two bias tables and the weights.
   heads are one batched product on tensor cores.
 * ``forward_any``   a few queries, each with its own window: points, rasters, grids near scale 1.
 
-``kernel_backward.py`` has the gradients, ``launch.py`` the launchers and the autograd.Function.
+``backward.py`` has the gradients, ``launch.py`` the launcher and the autograd.Function.
 """
 
 import triton
 import triton.language as tl
 
-from ..places import GRID, POINTS
+from ...query_pointers import GRID, POINTS
 
 
 @triton.jit

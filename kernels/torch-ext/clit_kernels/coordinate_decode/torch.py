@@ -1,12 +1,8 @@
-"""The decoder's first layer summed in the order that does the least work.
+"""The decoder's first layer summed in the order that does the least work (``orders.py``), in plain PyTorch.
 
     hidden(q) = sum_{h,k} a(q, h, k) U(p0, h, k) + cell W_c + b,    U(p, h, k) = v[p + k]_h W_1[k, h]
 
-U belongs to a feature pixel, not to a query, and the s**2 queries nearest to one feature pixel share it: per
-feature pixel K*K*C*D multiplications, per query K*K*H*D instead of K*K*C*D. Where there are few queries per
-feature pixel the direct order is cheaper: ``prefer_hoisted`` counts.
-
-Plain PyTorch, any device, differentiable. A list of points always takes the direct order.
+Any device, differentiable. A list of points always takes the direct order.
 """
 
 from collections.abc import Sequence
@@ -16,17 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..calls import DecodeCall
 from ..grouping import crop, group_axis, windows
-from ..own_precision import own_precision
-from ..queries import Points, Queries, Raster, as_points, gather_pixels, tap_offsets
+from ..no_autocast import no_autocast
+from ..orders import takes_hoisted
+from ..queries import Points, Raster, as_points, gather_pixels, tap_offsets
 from ..raster_taps import scale
 
 
 class MLP(NamedTuple):
-    """A decoder's MLP, its first layer laid out for both orders.
+    """A decoder's MLP in a map's dtype, its first layer laid out for both orders.
 
-    ``direct`` (D, K*K*C) taps, heads, channels; ``hoisted`` (H*K*K, c, D) one block per head and tap;
-    ``constant`` (B, D) the part of the first layer that no query changes: bias and cell.
+    Attributes:
+        direct: (D, K*K*C) taps, heads, channels.
+        hoisted: (H*K*K, c, D) one block per head and tap.
+        constant: (B, D) the part of the first layer that no query changes, bias and cell; float32 or wider.
+        weights: (out, in) of the layers after the first.
+        biases: theirs, as they came.
     """
 
     direct: Tensor
@@ -47,32 +49,15 @@ def prepare_mlp(
     """Lay out an MLP for maps of ``dtype``; ``cell`` (B, 2) in half feature pixels."""
     first = mlp_weights[0]
     wide = torch.promote_types(first.dtype, torch.float32)
-    constant = cell.to(wide) @ first[:, -2:].to(wide).T + mlp_biases[0].to(wide)
     direct = first[:, :-2].to(dtype)
     blocks = direct.reshape(first.shape[0], area, heads, -1).permute(2, 1, 3, 0)
     return MLP(
         direct,
         blocks.reshape(heads * area, -1, first.shape[0]),
-        constant.to(dtype),
+        cell.to(wide) @ first[:, -2:].to(wide).T + mlp_biases[0].to(wide),
         tuple(w.to(dtype) for w in mlp_weights[1:]),
-        tuple(b.to(dtype) for b in mlp_biases[1:]),
+        tuple(mlp_biases[1:]),
     )
-
-
-HOISTED_COST = 2
-"""What a multiplication of the hoisted order's many small products costs, in those of the direct order's one
-large product. With 1 to 6 queries per feature pixel, in two sizes, the op alone and within a stage, a factor
-of 2 takes an order that is slower by more than a tenth in 1 of 24 cases (1.23 times), a factor of 1 in 3 (up
-to 1.68 times): ``benchmarks/bench.py --device cpu --threads 1 --only /pixel``.
-"""
-
-
-def prefer_hoisted(pixels: int, slots: int, count: int, channels: int, heads: int) -> bool:
-    """Whether U once per feature pixel is taken to cost less than one product per query.
-
-    ``pixels`` feature pixels of ``slots`` query slots each (spare ones included) serve ``count`` queries.
-    """
-    return HOISTED_COST * pixels * (channels + slots * heads) < count * channels
 
 
 def hidden_hoisted(weights: Tensor, v: Tensor, mlp: MLP, buffer: Tensor | None = None) -> Tensor:
@@ -97,30 +82,22 @@ def hidden_direct(weights: Tensor, values: Tensor, mlp: MLP) -> Tensor:
 
 def finish(hidden: Tensor, mlp: MLP) -> Tensor:
     """The MLP after its first product: hidden (B, ..., D) -> (B, ..., out)."""
-    constant = mlp.constant.reshape(mlp.constant.shape[0], *[1] * (hidden.dim() - 2), -1)
+    constant = mlp.constant.to(hidden.dtype)
+    constant = constant.reshape(constant.shape[0], *[1] * (hidden.dim() - 2), -1)
     x = hidden + constant if hidden.requires_grad or constant.requires_grad else hidden.add_(constant)
     for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
-        x = F.linear(F.gelu(x), weight, bias)
+        x = F.linear(F.gelu(x), weight, bias.to(x.dtype))
     return x
 
 
-@own_precision
-def coordinate_decode_hoisted(
-    weights: Tensor,
-    v: Tensor,
-    queries: Queries,
-    mlp_weights: Sequence[Tensor],
-    mlp_biases: Sequence[Tensor],
-    cell: Tensor,
-    *,
-    previous: Tensor | None = None,
-    gain: float = 0.75,
-) -> Tensor:
-    """Values (B, Q, out) from attention weights (B, Q, H, K*K) and v (B, C, h, w); see the reference."""
-    batch, _, heads, area = weights.shape
-    mlp = prepare_mlp(mlp_weights, mlp_biases, cell, heads, area, v.dtype)
-    weights = weights.to(v.dtype)
-    hidden = _group_hidden(weights, v, queries, mlp)
+@no_autocast
+def coordinate_decode_torch(call: DecodeCall, *, order: str | None = None) -> Tensor:
+    """Values (B, Q, out); see the reference."""
+    v, queries = call.v, call.queries
+    batch, _, heads, area = call.attention.shape
+    mlp = prepare_mlp(call.mlp_weights, call.mlp_biases, call.cell, heads, area, v.dtype)
+    weights = call.attention.to(v.dtype)
+    hidden = _group_hidden(call._replace(attention=weights), mlp, order)
     if hidden is None and isinstance(queries, Raster):
         by_tap = weights.unflatten(1, queries.offset.shape[1:4]).permute(5, 0, 1, 2, 3, 4)
         hidden = raster_direct(by_tap, v, mlp)
@@ -129,8 +106,14 @@ def coordinate_decode_hoisted(
         taps = tap_offsets((int(area**0.5) - 1) // 2, v.device)
         values = gather_pixels(v, points.index.unsqueeze(2) + taps)
         hidden = hidden_direct(weights, values, mlp)
-    out = finish(hidden, mlp)
-    return out if previous is None else out + gain * previous.to(out.dtype)
+    return add(finish(hidden, mlp), call.previous, call.gain, call.base)
+
+
+def add(out: Tensor, previous: Tensor | None, gain: float, base: Tensor | None) -> Tensor:
+    """``out`` and the residual of the stage before, in its dtype; and the base, in the wider of the two."""
+    if previous is not None:
+        out = out + gain * previous.to(out.dtype)
+    return out if base is None else out + base
 
 
 def raster_direct(weights: Tensor, v: Tensor, mlp: MLP) -> Tensor:
@@ -141,24 +124,33 @@ def raster_direct(weights: Tensor, v: Tensor, mlp: MLP) -> Tensor:
     return F.linear(scaled.flatten(-2), mlp.direct).flatten(1, 3)
 
 
-def _group_hidden(weights: Tensor, v: Tensor, queries: Queries, mlp: MLP) -> Tensor | None:
-    """First layer (B, Q, D) in the hoisted order, or None where the direct order is cheaper."""
+def raster_hoists(raster: Raster, v: Tensor, heads: int, order: str | None) -> bool:
+    """Whether a raster's first layer on the map ``v`` is summed in the hoisted order."""
+    m, h, w = raster.offset.shape[1:4]
+    sizes = {"pixels": h * w, "slots": m, "count": raster.count}
+    return takes_hoisted(order, "torch", **sizes, channels=v.shape[1], heads=heads)
+
+
+def _group_hidden(call: DecodeCall, mlp: MLP, order: str | None) -> Tensor | None:
+    """First layer (B, Q, D) in the hoisted order, or None where the direct order is taken."""
+    weights, v, queries = call.attention, call.v, call.queries
     if isinstance(queries, Points):
         return None
     batch, count, heads, area = weights.shape
     radius = (int(area**0.5) - 1) // 2
     channels, h, w = v.shape[1:]
     if isinstance(queries, Raster):
-        m = queries.offset.shape[1]
-        if not prefer_hoisted(h * w, m, count, channels, heads):
+        if not raster_hoists(queries, v, heads, order):
             return None
+        m = queries.offset.shape[1]
         v_windows = windows(crop(v, -radius, h + radius, -radius, w + radius), 2 * radius + 1)
         grouped = weights.unflatten(1, (m, h, w)).permute(0, 2, 3, 4, 5, 1)
         hidden = hidden_hoisted(grouped, v_windows, mlp)
         return hidden.unflatten(0, (batch, h, w)).permute(0, 3, 1, 2, 4).flatten(1, 3)
     rows, cols = group_axis(queries.row), group_axis(queries.col)
     (hp, my), (wp, mx) = rows.slots.shape, cols.slots.shape
-    if not prefer_hoisted(hp * wp, my * mx, count, channels, heads):
+    sizes = {"pixels": hp * wp, "slots": my * mx, "count": count}
+    if not takes_hoisted(order, "torch", **sizes, channels=channels, heads=heads):
         return None
     top, left = rows.first - radius, cols.first - radius
     v_crop = crop(v, top, rows.first + hp + radius, left, cols.first + wp + radius)
@@ -168,4 +160,4 @@ def _group_hidden(weights: Tensor, v: Tensor, queries: Queries, mlp: MLP) -> Ten
     hidden = hidden_hoisted(grouped.flatten(5, 6), windows(v_crop, 2 * radius + 1), mlp)
     hidden = hidden.unflatten(1, (my, mx)).unflatten(0, (batch, hp, wp)).permute(0, 1, 3, 2, 4, 5)
     hidden = hidden.flatten(3, 4).flatten(1, 2)
-    return hidden.index_select(1, rows.place).index_select(2, cols.place).flatten(1, 2)
+    return hidden.index_select(1, rows.slot_of).index_select(2, cols.slot_of).flatten(1, 2)
