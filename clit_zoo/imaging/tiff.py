@@ -28,6 +28,9 @@ _BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)
 # A tile may be larger than the picture, and is decoded whole. As many bytes as 4096×4096 RGBA of 32 bits.
 _MAX_TILE_BYTES = 2**28
 
+# What a TIFF with 32-bit offsets holds, less room for what stands beside the pixels.
+_MAX_CLASSIC = 2**32 - 2**25
+
 
 class Layout(NamedTuple):
     """How the first page of a deep TIFF stores its pixels."""
@@ -172,7 +175,7 @@ def encode(samples: np.ndarray, kept: Metadata) -> bytes:
         if data
     ]
     folders = {tag: dict(exif.get_ifd(tag)) for tag in _FOLDERS}
-    big = samples.nbytes > 2**32 - 2**25  # room for what stands beside the pixels
+    big = samples.nbytes > _MAX_CLASSIC
     first = 16 if big else 8  # where the first directory lies: a valid pointer until the right one is known
     pointers = [(_FOLDERS[tag], "I", 1, first, True) for tag, entries in folders.items() if entries]
     file = io.BytesIO()
