@@ -1,7 +1,7 @@
 """Pictures in and out: file, PIL image, array or tensor <-> float tensor (B, 3, h, w) in [0, 1].
 
-``decode`` and ``encode`` are the two ends of a model's ``upscale``; ``read`` and ``write`` are those of files,
-keeping 16 bits, alpha, ICC profile, EXIF, XMP, IPTC and resolution.
+``decode`` and ``encode`` are the two ends of a model's ``upscale``; ``read`` and ``write`` are those of
+files, keeping 16 bits, alpha, ICC profile, EXIF, XMP, IPTC and resolution.
 """
 
 import logging

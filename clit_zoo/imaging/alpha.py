@@ -65,4 +65,6 @@ def _cubic(x: Tensor, dim: int, index: Tensor, offset: Tensor) -> Tensor:
     weights = weights / weights.sum(dim=0)
     shape = (-1,) + (1,) * (x.dim() - 1 - dim)
     # Products and sums one after the other: the same pixel then gets the same bits in every window.
-    return sum(x.index_select(dim, tap) * weight.view(shape) for tap, weight in zip(taps.clamp(0, n - 1), weights))
+    return sum(
+        x.index_select(dim, tap) * weight.view(shape) for tap, weight in zip(taps.clamp(0, n - 1), weights)
+    )

@@ -8,10 +8,11 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import imagecodecs
+import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import ImageError
@@ -82,13 +83,18 @@ def read(path: str | os.PathLike) -> Picture:
                 return tiff.read_deep(page, layout, source)
             tiff.check_segments(page, source)
         with _pillow(file, source) as image:
+            if image.format == "PNG":
+                # Pillow cuts 16 bits to 8 and takes missing rows for black; only it compares the checksums.
+                exact = functools.partial(_png_samples, file)
+                return from_pil(image, source, kind="path", exact=exact)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 with _no_pixel_limit():  # asked for again here; done once, it is not when loading
                     image.load_prepare()
-            if image.format != "PNG":
-                return from_pil(image, source, kind="path")
-            # Pillow cuts 16 bits to 8 and takes missing rows for black; but only it compares the checksums.
-            return from_pil(image, source, kind="path", exact=lambda: imagecodecs.png_decode(_bytes_of(file)))
+            picture = from_pil(image, source, kind="path")
+            if page is not None:
+                kept = picture.metadata._replace(iptc=tiff.iptc_of(page))
+                picture = replace(picture, metadata=kept)
+            return picture
 
 
 def web_address(path: str | os.PathLike) -> str | None:
@@ -193,9 +199,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _bytes_of(file: IO[bytes]) -> bytes:
+def _png_samples(file: IO[bytes]) -> np.ndarray:
     file.seek(0)
-    return file.read()
+    return imagecodecs.png_decode(file.read())
 
 
 def _check_pixels(size: tuple[int, int], source: str) -> None:

@@ -92,7 +92,11 @@ def output_format(name: str | os.PathLike) -> Format:
         ImageError: it is none that can be written.
     """
     text = os.fspath(name).lower()
-    form = next((form for form in FORMATS if form.name == text), None) or by_suffix(text) or by_suffix("a." + text)
+    form = (
+        next((form for form in FORMATS if form.name == text), None)
+        or by_suffix(text)
+        or by_suffix("a." + text)
+    )
     if form is None or form.output is None:
         raise ImageError(f"cannot write {os.fspath(name)!r}: the formats are {', '.join(OUTPUTS)}.")
     return form
@@ -118,8 +122,8 @@ def why_unreadable(path: str | os.PathLike) -> str | None:
     if not form.package:
         return f"its format cannot be read here: {SAVE_AS}"
     return (
-        f"its format cannot be read here without the package {form.package}: `pip install {form.package}`, or "
-        f"{SAVE_AS}"
+        f"its format cannot be read here without the package {form.package}: "
+        f"`pip install {form.package}`, or {SAVE_AS}"
     )
 
 

@@ -1,7 +1,6 @@
 """What a file says of its picture (EXIF, XMP, IPTC, ICC profile, resolution), kept true of the larger one."""
 
 import re
-import struct
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -22,7 +21,7 @@ _DROPPED = {
 
 
 class Metadata(NamedTuple):
-    """What survives beside the pixels. The orientation is applied to them already, and 1 wherever it stands."""
+    """What survives beside the pixels. The orientation is applied to them, and 1 wherever it stands."""
 
     icc: bytes | None = None
     exif: bytes | None = None  # as Pillow's ``Exif.tobytes`` writes it
@@ -102,13 +101,6 @@ def clean_xmp(xmp: Any) -> bytes | None:
     if not isinstance(xmp, bytes) or not xmp:
         return None
     return re.sub(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[1-8]""", rb"\g<1>1", xmp)
-
-
-def iptc_of_tag(value: Any, big_endian: bool) -> bytes | None:
-    """The records of a TIFF's tag 33723, which many programs store as whole numbers of four bytes."""
-    if isinstance(value, tuple) and all(isinstance(word, int) for word in value):
-        value = struct.pack(f"{'>' if big_endian else '<'}{len(value)}L", *value)
-    return value if isinstance(value, bytes) and value else None
 
 
 def fitting_icc(icc: bytes | None, gray: bool) -> bytes | None:

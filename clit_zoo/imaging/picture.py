@@ -49,7 +49,7 @@ class Picture:
     alpha: Tensor | None = None
     gray: bool = False
     bits: int = 8
-    metadata: Metadata = Metadata()
+    metadata: Metadata = field(default_factory=Metadata)
     notices: tuple[str, ...] = ()
     source: str = "the picture"
     origin: Origin = field(default_factory=Origin)

@@ -37,7 +37,7 @@ def from_pil(
     if 0 in image.size:
         raise ImageError(f"{source} has no pixels: its size is {image.width}×{image.height}.")
     notices = []
-    # Looking for frames moves to the second and back, which undoes what loading did: so first look, then load.
+    # Looking for frames moves to the second and back, which undoes what loading did: first look, then load.
     if kind == "path" and _is_several(image):
         notices.append(f"{source} {SEVERAL}")
     sides_exchanged = _load(image)
@@ -72,9 +72,7 @@ def upright_picture(
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
     gray = samples.ndim == 2 or samples.shape[2] < 3
     kept = kept._replace(icc=metadata.fitting_icc(kept.icc, gray))
-    return from_samples(
-        np.flip(samples, flips), source, metadata=kept, notices=tuple(notices), origin=origin
-    )
+    return from_samples(np.flip(samples, flips), source, metadata=kept, notices=tuple(notices), origin=origin)
 
 
 def to_pil(picture: Picture) -> tuple[Image.Image, list[str]]:
@@ -106,7 +104,9 @@ def _plain(image: Image.Image, icc: bytes | None, source: str) -> tuple[Image.Im
     if image.mode == "LAB" or (image.mode == "CMYK" and icc is not None):
         with suppress(ImageCms.PyCMSError):  # a broken profile: convert without it
             lab = image.mode == "LAB"
-            profile: Any = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            profile: Any = (
+                ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
+            )
             srgb = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
             if converted is not None:
@@ -166,17 +166,13 @@ def _exif(image: Image.Image) -> Image.Exif:
 
 def _metadata(image: Image.Image, exif: Image.Exif, *, exchanged: bool) -> Metadata:
     """What Pillow has read beside the pixels; ``exchanged``: the sides will be, and so the resolutions."""
-    iptc, info = None, image.info
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        iptc = metadata.iptc_of_tag(image.tag_v2.get(metadata.IPTC), image.tag_v2.prefix == b"MM")
-    elif isinstance(info.get("photoshop"), dict):  # image resources by number
-        iptc = metadata.iptc_of_tag(info["photoshop"].get(0x0404), True)
-    dpi = _resolution(image)
+    info, dpi = image.info, _resolution(image)
+    resources = info.get("photoshop")  # of a JPEG, by number
     return Metadata(
         icc=info.get("icc_profile") or None,
         exif=metadata.clean_exif(exif),
         xmp=metadata.clean_xmp(info.get("xmp")),
-        iptc=iptc,
+        iptc=resources.get(0x0404) if isinstance(resources, dict) else None,
         dpi=dpi[::-1] if dpi and exchanged else dpi,
     )
 

@@ -102,7 +102,9 @@ def check_segments(page: Any, source: str) -> None:
     bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, wide)
     if page.is_tiled and rows * columns * page.samplesperpixel * bits // 8 > _MAX_TILE_BYTES:
-        raise ImageError(f"{source} has tiles of {columns}×{rows} pixels, too large to be decoded: {SAVE_AS}.")
+        raise ImageError(
+            f"{source} has tiles of {columns}×{rows} pixels, too large to be decoded: {SAVE_AS}."
+        )
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     needed = math.ceil(high / rows) * math.ceil(wide / columns) * planes * page.imagedepth
     sizes = page.databytecounts
@@ -156,10 +158,15 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
         icc=_bytes(exif.get(metadata.ICC)),
         exif=metadata.clean_exif(exif),
         xmp=metadata.clean_xmp(_bytes(exif.get(metadata.XMP))),
-        iptc=metadata.iptc_of_tag(exif.get(metadata.IPTC), page.parent.byteorder == ">"),
+        iptc=iptc_of(page),
         dpi=dpi[::-1] if dpi and layout.orientation > 4 else dpi,
     )
     return upright_picture(colors, layout.orientation, kept, notices, source, Origin("path"))
+
+
+def iptc_of(page: Any) -> bytes | None:
+    """The IPTC records of a page, of which Pillow reads but the first number."""
+    return _bytes(page.tags.valueof(metadata.IPTC))
 
 
 def encode(samples: np.ndarray, kept: Metadata) -> bytes:
@@ -168,7 +175,9 @@ def encode(samples: np.ndarray, kept: Metadata) -> bytes:
     exif = Image.Exif()
     if kept.exif:
         exif.load(kept.exif)
-    texts = [(tag, "s", 0, metadata.writable(text), True) for tag, text in exif.items() if isinstance(text, str)]
+    texts = [
+        (tag, "s", 0, metadata.writable(text), True) for tag, text in exif.items() if isinstance(text, str)
+    ]
     packets = [
         (tag, kind, len(data), data, True)
         for tag, kind, data in ((metadata.XMP, "B", kept.xmp), (metadata.IPTC, 7, kept.iptc))
@@ -210,7 +219,7 @@ def _append_folders(file: io.BytesIO, folders: dict[int, dict[int, Any]]) -> Non
     """Put the EXIF and GPS directories, which tifffile does not write, behind the pixels."""
     file.seek(0)
     with tifffile.TiffFile(file) as pages:
-        tags: Any = pages.pages[0].tags
+        page: Any = pages.pages[0]
         head = b"II+\0\x08\0\0\0" + bytes(8) if pages.is_bigtiff else b"II*\0" + bytes(4)
         for tag, entries in folders.items():
             folder = TiffImagePlugin.ImageFileDirectory_v2(head, group=tag)
@@ -220,7 +229,7 @@ def _append_folders(file: io.BytesIO, folders: dict[int, dict[int, Any]]) -> Non
             start += file.write(bytes(start % 2))  # directories begin on a word boundary
             if entries and start < 2**32:  # the pointer is a LONG
                 file.write(folder.tobytes(start))
-                tags[tag].overwrite(start)
+                page.tags[tag].overwrite(start)
 
 
 def _exif(page: Any) -> Image.Exif:

@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -127,7 +128,12 @@ _IHDR_END = 33  # signature and header, always of this length
 
 def _pillow(samples: np.ndarray, name: str, quality: int, kept: Metadata) -> bytes:
     """A JPEG or WebP."""
-    options = {"icc_profile": kept.icc, "exif": kept.exif, "xmp": kept.xmp, "quality": quality}
+    options: dict[str, Any] = {
+        "icc_profile": kept.icc,
+        "exif": kept.exif,
+        "xmp": kept.xmp,
+        "quality": quality,
+    }
     if name == "jpeg":
         # Full colour resolution: halving it is what a person enlarges pictures to get rid of.
         options |= {"subsampling": 0, "dpi": kept.dpi}

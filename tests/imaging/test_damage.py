@@ -96,7 +96,12 @@ def test_a_damaged_png(depth, tmp_path):
     assert imaging.read(path).height == 20
     flipped = bytearray(png(20, 20))
     flipped[200] ^= 1
-    for data in (png(20, 40), bytes(flipped), png(20, 20, b"garbage"), png(20, 20, zlib.compress(b"\x07" * 9999))):
+    for data in (
+        png(20, 40),
+        bytes(flipped),
+        png(20, 20, b"garbage"),
+        png(20, 20, zlib.compress(b"\x07" * 9999)),
+    ):
         path.write_bytes(data)
         with pytest.raises(ImageError, match="damaged"):
             imaging.read(path)
@@ -106,7 +111,15 @@ def test_a_damaged_png(depth, tmp_path):
 
 def test_interlaced_and_keyed_deep_png(tmp_path, deep):
     """Adam7, straight from the specification, and a colour that stands for transparency."""
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
     parts = [deep[y::dy, x::dx, :3] for y, x, dy, dx in passes]
     stream = b"".join(b"\0" + row.astype(">u2").tobytes() for part in parts if part.size for row in part)
     whole = imagecodecs.png_encode(np.ascontiguousarray(deep[..., :3]))

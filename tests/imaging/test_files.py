@@ -1,12 +1,13 @@
 """What survives a round trip through read, enlarge_picture and write."""
 
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, IptcImagePlugin, features
 from sample_pictures import (
     EXIF_IFD,
     GPS_IFD,
@@ -239,3 +240,63 @@ def test_one_bit_and_palette_files(rgb, tmp_path):
     Image.fromarray(rgb).quantize(8).save(tmp_path / "palette.png", transparency=0)
     header, picture = imaging.probe(tmp_path / "palette.png"), imaging.read(tmp_path / "palette.png")
     assert header.alpha and not header.gray and picture.alpha is not None and not picture.gray
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="T\xc3\xbcr"/>
+<tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("source", ["jpg", "tif", "deep.tif", "png", "deep.png", "webp"])
+@pytest.mark.parametrize("target", ["jpg", "tif", "png", "webp"])
+def test_xmp_and_iptc_survive(source, target, rgb, deep, tmp_path):
+    """IPTC in JPEG and TIFF, which have a place for it; the XMP's orientation is applied and reset."""
+    iptc = b"\x1c\x02\x78\x00\x05Title\x1c\x02\x50\x00\x04Zo\xc3\xab"
+    kept = imaging.Metadata(xmp=XMP, iptc=iptc)
+    picture = imaging.decode(deep[..., :3] if source.startswith("deep") else rgb)
+    imaging.write(replace(picture, metadata=kept), tmp_path / f"in.{source}")
+    with_iptc = {source.split(".")[-1], target} <= {"jpg", "tif"}
+    upright = XMP.replace(b'="6"', b'="1"').replace(b">6<", b">1<")
+    assert enlarged(tmp_path / f"in.{source}", tmp_path / f"out.{target}")[1:] == []
+    again = imaging.read(tmp_path / f"out.{target}")
+    assert again.metadata.xmp == upright and again.metadata.iptc == (iptc if with_iptc else None)
+    with Image.open(tmp_path / f"in.{source}") as image:  # others find them, too
+        assert image.info["xmp"] == XMP
+        if source in ("jpg", "tif"):
+            assert IptcImagePlugin.getiptcinfo(image)[2, 120] == b"Title"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_iptc_stored_as_whole_numbers(order, rgb, tmp_path):
+    words = struct.unpack(f"{order}3L", b"\x1c\x02\x78\x00\x05Title\0\0")
+    extra = [(33723, "I", 3, words, True)]
+    for samples in (rgb, rgb.astype(np.uint16) * 257):
+        tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb", byteorder=order, extratags=extra)
+        assert imaging.read(tmp_path / "in.tif").metadata.iptc == b"\x1c\x02\x78\x00\x05Title\0\0"
+
+
+@pytest.mark.parametrize(
+    ("extension", "module"), [("heic", "pillow_heif"), ("jxl", "pillow_jxl"), ("avif", "PIL")]
+)
+def test_formats_of_phones(extension, module, rgb, tmp_path):
+    """Where the packages that read them are installed: colours, profile, EXIF, and turned once."""
+    plug_in = pytest.importorskip(module)
+    if extension == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    getattr(plug_in, "register_heif_opener", lambda: None)()
+    smooth = Image.fromarray(rgb).resize((60, 36), Image.BICUBIC)
+    options = {"lossless": True} if extension == "jxl" else {"quality": 95}
+    exif = camera_exif(6).tobytes()
+    smooth.save(tmp_path / f"in.{extension}", exif=exif, icc_profile=profile("RGB "), **options)
+    header = imaging.probe(tmp_path / f"in.{extension}")
+    assert (header.height, header.width, header.alpha, header.bits) == (60, 36, False, 8)
+    picture = imaging.read(tmp_path / f"in.{extension}")
+    upright = np.rot90(np.asarray(smooth), -1).astype(int)
+    assert np.abs(to_samples(picture, torch.uint8)[0] - upright).mean() < 12
+    assert picture.metadata.icc is not None and imaging.is_picture_name(f"in.{extension}")
+    enlarged(tmp_path / f"in.{extension}", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert (
+            image.size == (72, 120)
+            and image.getexif()[ORIENTATION] == 1
+            and image.getexif()[0x010F] == "Maker"
+        )

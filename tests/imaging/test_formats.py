@@ -59,7 +59,8 @@ def test_why_a_picture_is_left_out(name, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("a.JPG", "jpeg"), ("tif", "tiff"), ("x/y.Jpeg", "jpeg"), ("png", "png"), ("jfif", "jpeg")]
+    ("name", "form"),
+    [("a.JPG", "jpeg"), ("tif", "tiff"), ("x/y.Jpeg", "jpeg"), ("png", "png"), ("jfif", "jpeg")],
 )
 def test_outputs_by_name(name, form):
     assert imaging.output_format(name).name == form

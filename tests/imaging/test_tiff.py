@@ -176,7 +176,9 @@ def test_samples_that_cannot_be_enlarged(tmp_path):
         (np.zeros((4, 4), np.int8), "int8"),
         (np.full((4, 4), 7, np.float32), "from 7 to 7; they must lie in"),
     ):
-        tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb" if samples.ndim == 3 else "minisblack")
+        tifffile.imwrite(
+            tmp_path / "a.tif", samples, photometric="rgb" if samples.ndim == 3 else "minisblack"
+        )
         with pytest.raises(ImageError, match=rf"a\.tif.*{says}"):
             imaging.read(tmp_path / "a.tif")
 
@@ -193,7 +195,11 @@ def test_pages_are_not_counted(bits, tmp_path, monkeypatch):
     )
     (tmp_path / "in.tif").write_bytes(page[:start] + chain)
     seek, seeks = TiffImagePlugin.TiffImageFile._seek, []
-    spy = lambda image, frame: (seeks.append(frame), seek(image, frame))
+
+    def spy(image, frame):
+        seeks.append(frame)
+        seek(image, frame)
+
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_seek", spy)
     assert "several frames" in imaging.read(tmp_path / "in.tif").notices[0]
     assert len(seeks) <= 1
