@@ -11,7 +11,7 @@ from PIL import Image
 from clit_zoo.errors import ClitZooError, ImageError
 from clit_zoo.evaluation import dataset, evaluate
 from clit_zoo.evaluation.dataset import read_original
-from clit_zoo.imaging import png, probe
+from clit_zoo.imaging import decode, probe, write
 
 
 @pytest.fixture
@@ -25,8 +25,7 @@ def folder(tmp_path):
 
 def save_deep_rgb(path):
     samples = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
-    with path.open("wb") as file:
-        png.write_png(file, samples)
+    write(decode(samples), path)
 
 
 def save_deep_tiff(path):
