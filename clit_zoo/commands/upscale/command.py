@@ -217,8 +217,7 @@ class Enlarging:
             picture = imaging.flattened(picture, self.flatten)
         imaging.check_output(job.format, job.output_size, alpha=picture.alpha is not None, bits=picture.bits)
         if job.output_size != job.input_size or job.box is not None:  # ×1 is the picture as it is
-            options = {"size": job.output_size, "box": job.box}
-            picture = self.model.upscale(picture, **options, progress=progress)
+            picture = self.model.upscale(picture, size=job.output_size, box=job.box, progress=progress)
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

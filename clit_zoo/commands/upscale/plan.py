@@ -1,4 +1,4 @@
-"""What one run of ``clit-zoo upscale`` will do, settled before any pixel is computed: inputs, sizes, names."""
+"""What one run of ``clit-zoo upscale`` will do, settled before any pixel is computed."""
 
 import logging
 import os
