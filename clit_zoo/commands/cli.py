@@ -26,6 +26,7 @@ COMMANDS = {
     "list": ("clit_zoo.commands.list", "List the registered models and where their weights are."),
     "info": ("clit_zoo.commands.info", "Show one model's settings, size and weights."),
     "eval": ("clit_zoo.commands.eval", "Measure a model on folders of original pictures."),
+    "bench": ("clit_zoo.commands.bench", "Time models on this machine."),
     "convert": (
         "clit_zoo.commands.convert",
         "Turn a checkpoint of the CLIT authors' code into a model folder.",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clit_kernels import AttentionCall, Points, Queries, StageCall, StageWeights, local_attention
 from clit_kernels.backends import why_not_maps
 from clit_kernels.position_bias import BANDS
-from clit_kernels.queries import as_points
+from clit_kernels.queries import as_points, tensors
 
 from .. import geometry
 from ..errors import ScaleError
@@ -173,11 +173,7 @@ class CLIT(nn.Module):
         grown = Pixels(rows, cols)
         maps = []
         for i, size in enumerate(sizes):
-            columns = (
-                (0, size[1] - 1)
-                if whole
-                else (cols.nearest(0, size[1]), cols.nearest(cols.size - 1, size[1]))
-            )
+            columns = (0, size[1] - 1) if whole else cols.on_map(0, cols.size, size[1])
             maps.append(BandedMap(base, size, columns, self.radius, *self._projection(i)))
         grids = [grown.on(m.size, device).shifted(0, m.left) for m in maps]
         cells = [grown.cells(m.size, batch, device) for m in maps]
@@ -185,11 +181,7 @@ class CLIT(nn.Module):
 
         def stages(start: int, stop: int) -> Iterator[StageInput]:
             for m, grid, cell in zip(maps, grids, cells, strict=True):
-                ends = (
-                    (0, m.size[0] - 1)
-                    if whole
-                    else (rows.nearest(start, m.size[0]), rows.nearest(stop - 1, m.size[0]))
-                )
+                ends = (0, m.size[0] - 1) if whole else rows.on_map(start, stop, m.size[0])
                 top, parts = m.rows(*ends)
                 yield StageInput(parts, grid.rows(start, stop).shifted(top), cell)
 
@@ -211,7 +203,7 @@ class CLIT(nn.Module):
             cell, queries = where.cells(size, batch, device), where.on(size, device)
             if isinstance(where, Blocks) and i > 0:
                 blocks, each = where.coords.shape[1:3]
-                by_block = Points(*(t.unflatten(1, (blocks, each)) for t in queries))
+                by_block = Points(*(t.unflatten(1, (blocks, each)) for t in tensors(queries)))
                 parts, local = block_maps(base, size, by_block, where.span, self.radius, *self._projection(i))
                 yield StageInput(parts, local, cell.repeat_interleave(blocks, 0))
             else:

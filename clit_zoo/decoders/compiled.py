@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clit_kernels import Grid, Points, Queries, Raster, StageCall, StageWeights
 from clit_kernels import decode_stage as decode_stage_eager
+from clit_kernels.queries import tensors
 
 _KINDS: dict[str, type] = {"Grid": Grid, "Points": Points, "Raster": Raster}
 
@@ -26,7 +27,7 @@ def decode_stage(call: StageCall, *, backend: str = "auto") -> Tensor:
         return decode_stage_eager(call, backend=backend)
     q, k, v, queries, stage, cell, previous, gain, base = call
     return _decode_stage(
-        [q, k, v, *stage.tensors()], type(queries).__name__, list(queries), cell, previous, base,
+        [q, k, v, *stage.tensors()], type(queries).__name__, tensors(queries), cell, previous, base,
         stage.heads, stage.radius, gain, backend,
     )  # fmt: skip
 

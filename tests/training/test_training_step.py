@@ -1,4 +1,4 @@
-"""A training step under autocast and with torch.utils.checkpoint (on Triton: kernels/triton)."""
+"""A training step under autocast and with torch.utils.checkpoint (on Triton: test_training_step_triton)."""
 
 import pytest
 import torch

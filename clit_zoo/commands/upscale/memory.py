@@ -27,8 +27,10 @@ SAMPLE_SIDE = 96  # of the picture that is counted: networks of maps need as muc
 class MemoryEstimate:
     """Peak memory in bytes of enlarging one picture, in any model.
 
-    The model is built and its encoder and ``prepare`` are run on the device meta, where tensors have a size
-    and no values. On a GPU it is the sum of both sides' memory.
+    The model is built and its ``encode`` is run on the device meta, where tensors have a size and no values.
+    On a GPU it is the sum of both sides' memory. Float32 channels that ``encode`` holds for each input pixel,
+    counted and measured on a CPU: EDSR of 32 channels 259 and 262, of 64 channels 323 and 324, SwinIR 1,674
+    and 1,829, RDN 2,243 and 3,475 (at 256×256, where the allocator keeps large blocks beside the live ones).
     """
 
     def __init__(self, config: ModelConfig, dtype: str):

@@ -4,6 +4,7 @@ All queries nearest to one feature pixel share its K x K window. Every feature r
 slots, and so does every column: a pixel has my x mx. Unused slots repeat the row's last output row.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -26,12 +27,15 @@ class AxisSlots(NamedTuple):
     full: bool
 
 
-def group_axis(index: Tensor) -> AxisSlots:
-    """Group an axis' nearest feature pixels ``index`` (R,), which must not decrease."""
+def group_axis(index: Tensor, scale: float | None = None) -> AxisSlots:
+    """Group an axis' nearest feature pixels ``index`` (R,), which must not decrease.
+
+    ``scale``: queries for each feature pixel of the whole axis; no pixel has more than that, rounded up.
+    """
     first = int(index[0])
     pixel = index - first
     counts = torch.bincount(pixel)
-    most = int(counts.max())
+    most = max(int(counts.max()), 0 if scale is None else math.ceil(scale))
     starts = counts.cumsum(0) - counts
     ahead = torch.arange(most, device=index.device)
     within = torch.minimum(ahead, (counts - 1).clamp(min=0).unsqueeze(1))

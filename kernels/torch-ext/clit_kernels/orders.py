@@ -30,7 +30,7 @@ def takes_hoisted(
     *,
     pixels: int,
     slots: int,
-    count: int,
+    count: float,
     channels: int,
     heads: int,
     walks: int = 1,

@@ -6,7 +6,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from .queries import Grid, Points, Queries
+from .queries import Grid, Points, Queries, tensors
 
 GRID = tl.constexpr(0)
 POINTS = tl.constexpr(1)
@@ -33,7 +33,7 @@ class QueryPointers(NamedTuple):
         """Those of ``queries``, ``number`` to an image."""
         count = queries.count
         if isinstance(queries, Grid):
-            row, row_offset, col, col_offset = (t.contiguous() for t in queries)
+            row, row_offset, col, col_offset = (t.contiguous() for t in tensors(queries))
             return cls(GRID.value, row, row_offset.float(), col, col_offset.float(), count, col.shape[0])
         offset = queries.offset.float().contiguous()
         if isinstance(queries, Points):

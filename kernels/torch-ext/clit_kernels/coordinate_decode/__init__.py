@@ -12,7 +12,7 @@ from torch import (
 from ..backends import serve
 from ..calls import DecodeCall, fixed
 from ..orders import why_not_order
-from ..queries import Queries, Raster
+from ..queries import Queries, Raster, tensors
 from ..shapes import check_decode
 from ..tile_table import Tile
 from ..triton_support import MAX_BATCH, why_not_triton
@@ -74,7 +74,7 @@ def why_not(backend: str, call: DecodeCall, order: str | None = None) -> str | N
     reason = why_not_order(order, backend, call.queries)
     if reason is not None or backend != "triton":
         return reason
-    beside = (call.attention, *call.queries, *call.mlp_weights, *call.mlp_biases, call.cell)
+    beside = (call.attention, *tensors(call.queries), *call.mlp_weights, *call.mlp_biases, call.cell)
     reason = why_not_triton(call.v, beside=beside)
     return reason or why_not_shape(call.v, call.attention.shape[2], call.queries, call.mlp_weights)
 

@@ -9,6 +9,7 @@ from ..calls import StageCall, fixed
 from ..coordinate_decode import why_not_shape
 from ..local_attention import why_not as why_not_attention
 from ..orders import why_not_order
+from ..queries import tensors
 from ..shapes import check_stage
 from ..tile_table import Tile
 from ..triton_support import why_not_triton
@@ -72,5 +73,7 @@ def why_not(backend: str, call: StageCall, order: str | None = None) -> str | No
     if call.v.dtype != call.q.dtype:
         return f"q is {call.q.dtype} and v is {call.v.dtype}; give all maps one dtype"
     reason = why_not_attention(backend, call.attention())
-    reason = reason or why_not_triton(call.v, beside=(*call.queries, *call.weights.tensors(), call.cell))
+    reason = reason or why_not_triton(
+        call.v, beside=(*tensors(call.queries), *call.weights.tensors(), call.cell)
+    )
     return reason or why_not_shape(call.v, call.weights.heads, call.queries, call.weights.mlp_weights)

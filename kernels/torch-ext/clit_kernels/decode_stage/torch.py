@@ -7,7 +7,7 @@ that all tiles share. With gradients, and for rasters and points, the two ops fo
 
 import math
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -90,13 +90,16 @@ def _decode_grid(call: StageCall, grid: Grid, order: str | None) -> Tensor:
     q, k, v, stage = call.q, call.k, call.v, call.weights
     batch, channels = v.shape[:2]
     side, radius = 2 * stage.radius + 1, stage.radius
-    rows, cols = group_axis(grid.row), group_axis(grid.col)
+    scale = grid.scale or (None, None)
+    rows, cols = group_axis(grid.row, scale[0]), group_axis(grid.col, scale[1])
     (hp, my), (wp, mx) = rows.slots.shape, cols.slots.shape
     if my * mx > MAX_SLOTS and my > 1:
         step, width, parts = max(1, MAX_SLOTS // mx), grid.col.shape[0], []
-        for top in range(0, grid.row.shape[0], step):
-            rows_here, before = grid.rows(top, top + step), call.previous
-            before = None if before is None else before[:, top * width : (top + step) * width]
+        # from each feature row's first on, so that a window is cut where the whole is
+        cuts = [(top, min(top + step, b)) for a, b in pairwise(rows.starts) for top in range(a, b, step)]
+        for top, bottom in cuts:
+            rows_here, before = grid.rows(top, bottom)._replace(scale=(step, mx)), call.previous
+            before = None if before is None else before[:, top * width : bottom * width]
             part = call._replace(queries=rows_here, previous=before)
             parts.append(_decode_grid(part, rows_here, order))
         return torch.cat(parts, 1)
@@ -111,8 +114,9 @@ def _decode_grid(call: StageCall, grid: Grid, order: str | None) -> Tensor:
     out = v.new_empty(batch, grid.row.shape[0], grid.col.shape[0], stage.mlp_weights[-1].shape[0])
 
     hoist = takes_hoisted(
-        order, "torch", pixels=hp * wp, slots=my * mx, count=grid.count, channels=channels, heads=stage.heads
-    )
+        order, "torch", pixels=hp * wp, slots=my * mx, channels=channels, heads=stage.heads,
+        count=grid.count if grid.scale is None else hp * wp * math.prod(grid.scale),
+    )  # fmt: skip
     width = mlp.direct.shape[0]
     wide = stage.heads * width if hoist else my * mx * channels  # U, or the scaled values
     per_pixel = wide * stage.area + my * mx * (2 * stage.heads * stage.area + 2 * width)

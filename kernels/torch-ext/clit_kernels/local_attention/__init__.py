@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..backends import serve
 from ..calls import AttentionCall
-from ..queries import constant
+from ..queries import constant, tensors
 from ..shapes import check_attention
 from ..tile_table import Tile
 from ..triton_support import MAX_BATCH, why_not_triton
@@ -63,7 +63,7 @@ def why_not(backend: str, call: AttentionCall) -> str | None:
     if backend != "triton":
         return None
     q, k = call.q, call.k
-    reason = why_not_triton(q, k, beside=(*call.queries, call.proj_weight, call.proj_bias))
+    reason = why_not_triton(q, k, beside=(*tensors(call.queries), call.proj_weight, call.proj_bias))
     if reason is not None:
         return reason
     if q.dtype != k.dtype:

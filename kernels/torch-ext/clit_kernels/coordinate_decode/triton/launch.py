@@ -1,6 +1,7 @@
 """Coordinate decoding in Triton as a differentiable function: its layers laid out, its launchers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -157,13 +158,13 @@ class Layers(NamedTuple):
         return self.weight[sum(a * b for a, b in pairs) :], self.bias[sum(self.widths[1 : layer + 1]) :]
 
 
-def segments(layers: Layers, one_by_one: bool) -> list[tuple[int, int]]:
-    """The layers after the first that one launch takes, as (start, stop) indices into ``widths``.
+def segments(widths: Sequence[int], one_by_one: bool) -> list[tuple[int, int]]:
+    """The layers after the first that one launch takes, as (start, stop) indices into ``Layers.widths``.
 
     A layer whose whole matrix fits on chip follows in the launch before it, unless ``one_by_one`` asks for
     every hidden layer to be written.
     """
-    pairs = list(zip(layers.widths[:-1], layers.widths[1:], strict=True))
+    pairs = list(pairwise(widths))
     starts = [i for i, (a, b) in enumerate(pairs) if i == 0 or one_by_one or a * b > CHAINED]
     return list(zip(starts, [*starts[1:], len(pairs)], strict=True))
 
@@ -318,7 +319,7 @@ def later_layers(
     batch, count = hidden.shape[:2]
     rows = batch * count
     x = hidden
-    for start, stop in segments(layers, kept is not None):
+    for start, stop in segments(layers.widths, kept is not None):
         widths, last = layers.widths[start : stop + 1], stop == len(layers.widths) - 1
         if last:
             y = x.new_empty(batch, count, layers.out, dtype=x.dtype if base is None else base.dtype)
