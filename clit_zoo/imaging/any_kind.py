@@ -37,12 +37,7 @@ def decode(image: Any) -> Picture:
     if isinstance(image, str | os.PathLike):
         return read(image)
     if isinstance(image, Image.Image):
-        try:
-            return from_pil(image, "the PIL image")
-        except ImageError:
-            raise
-        except Exception as error:  # a lazily opened, damaged file
-            raise ImageError(f"the PIL image cannot be decoded ({error}); open an intact file.") from error
+        return from_pil(image, "the PIL image")
     if isinstance(image, np.ndarray):
         return _from_ndarray(image)
     if isinstance(image, Tensor):

@@ -110,7 +110,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[IO[bytes], str]]:
     unreadable = why_unreadable(source)
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
-            raise ImageError(f"{source} is no file; name a picture.")
+            raise ImageError(f"{source} is not a regular file; name a picture.")
         with open(source, "rb") as file:
             # Most raw photographs are TIFFs too, whose first picture, all that would be read, is a thumbnail.
             if unreadable and file.read(4) in tiff.SIGNATURES:
@@ -139,7 +139,7 @@ _pixel_limit = threading.Lock()
 
 @contextmanager
 def _no_pixel_limit() -> Iterator[None]:
-    """Without Pillow's pixel limit, a global: ``_check_pixels`` has a higher one and a clear error."""
+    """Without Pillow's pixel limit, a global: ``_check_size`` has a higher one and a clear error."""
     with _pixel_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -154,7 +154,7 @@ def _pillow(file: IO[bytes], source: str) -> Iterator[Image.Image]:
     with _no_pixel_limit():
         image = _identified(file)
     with image:
-        _check_pixels(_stored_size(image), source)
+        _check_size(_stored_size(image), source)
         yield image
 
 
@@ -204,30 +204,25 @@ def _png_samples(file: IO[bytes]) -> np.ndarray:
     return imagecodecs.png_decode(file.read())
 
 
-def _check_pixels(size: tuple[int, int], source: str) -> None:
+def _check_size(size: tuple[int, int], source: str, pixel_bytes: int = 0) -> None:
+    """Refuse sides that cannot be, and more pixels or bytes of them than may be decoded."""
     height, width = size
     if not all(isinstance(side, int) and side > 0 for side in size):
         raise ImageError(f"{source} is damaged: its header says {width}×{height} pixels; copy it again.")
-    if width * height > MAX_INPUT_PIXELS:
+    pixels = width * height
+    if pixels * max(pixel_bytes, _BYTES_PER_PIXEL) > MAX_INPUT_PIXELS * _BYTES_PER_PIXEL:
+        each = f" of {pixel_bytes} bytes" if pixel_bytes > _BYTES_PER_PIXEL else ""
         raise ImageError(
-            f"{source} has {width}×{height} = {width * height / 1e6:.0f} million pixels, more than the limit "
+            f"{source} has {width}×{height} = {pixels / 1e6:.0f} million pixels{each}, more than the limit "
             f"of {MAX_INPUT_PIXELS / 1e6:.0f} million; cut it into tiles, or raise "
             "clit_zoo.imaging.files.MAX_INPUT_PIXELS if you trust it."
         )
 
 
 def _checked_layout(page: Any, source: str) -> tiff.Layout | None:
-    """The layout of a deep TIFF; ImageError where it takes more memory than a picture may."""
+    """The layout of a deep TIFF, its size checked."""
     layout = tiff.deep_layout(page, source)
-    if layout is None:
-        return None
-    _check_pixels((layout.height, layout.width), source)
-    limit = MAX_INPUT_PIXELS * _BYTES_PER_PIXEL
-    if layout.nbytes > limit:
-        raise ImageError(
-            f"{source} has {layout.width}×{layout.height} pixels of {layout.samples} samples "
-            f"({layout.dtype}), {layout.nbytes / 1e9:.1f} GB, more than the limit of {limit / 1e9:.1f} GB; "
-            "leave out channels, cut it into tiles, or raise clit_zoo.imaging.files.MAX_INPUT_PIXELS if you "
-            "trust it."
-        )
+    if layout is not None:
+        size, pixel_bytes = (layout.height, layout.width), layout.samples * layout.dtype.itemsize
+        _check_size(size, source, pixel_bytes)
     return layout

@@ -44,10 +44,6 @@ class Layout(NamedTuple):
     alpha: int  # ExtraSamples of the alpha channel; 0 for none
     orientation: int
 
-    @property
-    def nbytes(self) -> int:
-        return self.height * self.width * self.samples * self.dtype.itemsize
-
 
 def first_page(file: IO[bytes]) -> Any:
     """tifffile's page, or None for what is no TIFF or one that only Pillow may understand."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import torch
 from PIL import Image, ImageColor
 from PIL.PngImagePlugin import putchunk
 
@@ -17,7 +18,7 @@ from ..errors import ImageError
 from . import metadata, tiff
 from .formats import check_output, output_format, stored_bits
 from .metadata import Metadata
-from .picture import SAMPLE_TYPES, Picture, bands, to_samples
+from .picture import SAMPLE_TYPES, Picture, to_samples
 
 DEFAULT_QUALITY = 95
 _MAX_SEGMENT = 65533  # bytes of a JPEG's marker
@@ -99,10 +100,7 @@ def flattened(picture: Picture, background: str) -> Picture:
     if picture.alpha is None:
         return picture
     ground = picture.color.new_tensor(rgb).div(255)[None, :, None, None]
-    color = picture.color.clone()
-    for rows in bands(picture.height, picture.width):
-        weight = picture.alpha[:, :, rows].to(color)
-        color[:, :, rows] = ground + (color[:, :, rows] - ground) * weight
+    color = torch.lerp(ground, picture.color, picture.alpha.to(picture.color))
     return replace(picture, color=color, alpha=None, gray=picture.gray and len(set(rgb)) == 1)
 
 

@@ -72,7 +72,9 @@ def test_what_may_not_be_read_is_said(folder, monkeypatch):
 
     monkeypatch.setattr("clit_zoo.imaging.files.open", denied, raising=False)
     results = evaluate("bicubic", folder, [2], limit=1)
-    assert results.skipped[0].reason.startswith("a.png may not be read")  # the table names the folder
+    assert results.skipped[0].reason.startswith(
+        "a.png cannot be read: Permission"
+    )  # the table names the folder
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(PermissionError):
         evaluate("bicubic", folder, [2])

@@ -29,14 +29,14 @@ def broken(path, reason):
 
 def test_files_that_are_no_pictures(tmp_path):
     broken(tmp_path / "missing.png", "cannot be read: No such file or directory")
-    broken(tmp_path, "is no file; name a picture")
+    broken(tmp_path, "is not a regular file; name a picture")
     broken("https://example.com/a.png", "web address, which is not read; download the picture first")
     (tmp_path / "empty.png").touch()
     broken(tmp_path / "empty.png", "not a picture")
     (tmp_path / "text.jpg").write_text("not a picture at all, whatever its name says")
     broken(tmp_path / "text.jpg", "not a picture")
     os.mkfifo(tmp_path / "pipe.png")
-    broken(tmp_path / "pipe.png", "is no file")
+    broken(tmp_path / "pipe.png", "is not a regular file")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     broken(tmp_path / "loop.png", "symbolic links")
     broken(tmp_path / ("x" * 300), "too long")
@@ -173,7 +173,7 @@ def test_too_many_samples_per_pixel(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_INPUT_PIXELS", 60)
     layout = {"photometric": "rgb", "planarconfig": "separate"}
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((100, 6, 10), np.uint16), **layout)
-    broken(tmp_path / "a.tif", "has 10×6 pixels of 100 samples (uint16)")
+    broken(tmp_path / "a.tif", "has 10×6 = 0 million pixels of 200 bytes, more than the limit")
     for samples, dtype in ((5, np.uint16), (4, np.float32)):
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((samples, 6, 10), dtype), **layout)
         assert imaging.read(tmp_path / "a.tif").width == 10
