@@ -108,7 +108,7 @@ def test_photographs_that_cannot_be_read_are_named(run, model, save):
         assert f"{name}: skipped, {reason}" in result.out
     result = run("upscale", "only", "-o", "out")
     assert result.code == 1 and "1 failed" in result.out and "skipped" not in result.out
-    assert "no pictures that can be read, only 1.dng, 2.arw, 3.raf and 1 more: save it as" in result.err
+    assert f"no pictures that can be read, only 1.dng, 2.arw, 3.raf and 1 more: {reason}" in result.err
     result = run("upscale", "in/x.nef", "-o", "out")
     assert result.code == 1 and f"in/x.nef: {reason}" in result.err
 

@@ -12,7 +12,7 @@ from ...errors import ClitZooError, ImageError, is_out_of_memory
 from ...geometry import Box, Size, output_size
 from ...imaging import check_output, is_picture_name, output_format, probe
 from ...imaging.files import WEB_ADDRESS, web_address
-from ...imaging.formats import OUTPUTS, SAVE_AS, Format, why_unreadable
+from ...imaging.formats import OUTPUTS, Format, why_unreadable
 
 Status = Literal["planned", "done", "skipped", "failed"]
 
@@ -171,19 +171,24 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
             continue
         found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
         if all(isinstance(item, Job) and item.status == "skipped" for item in found):
-            names = [str(item.source.relative_to(path)) for item in found if isinstance(item, Job)]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            only = f" that can be read, only {', '.join(names[:3])}{more}: {SAVE_AS}" if names else ""
-            deeper = "." if recursive else "; -r searches its subfolders."
-            job = Job(path)
-            job.fail(f"the folder {path} holds no pictures{only}{deeper}")
-            yield job
+            yield _without_pictures(path, [item for item in found if isinstance(item, Job)], recursive)
             continue
         for item in found:
             real = os.path.realpath(item.source if isinstance(item, Job) else item.path)
             if real not in seen:
                 seen.add(real)
                 yield item
+
+
+def _without_pictures(folder: Path, unreadable: list[Job], recursive: bool) -> Job:
+    only = ""
+    if unreadable:
+        names = ", ".join(str(job.source.relative_to(folder)) for job in unreadable[:3])
+        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        only = f" that can be read, only {names}{more}: {unreadable[0].reason}"
+    job = Job(folder)
+    job.fail(f"the folder {folder} holds no pictures{only}" + ("." if recursive else "; -r searches deeper."))
+    return job
 
 
 def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Input | Job]:
