@@ -53,8 +53,7 @@ def probe(path: str | os.PathLike) -> Header:
         layout = _checked_layout(page, source) if page is not None else None
         if layout is not None:
             size, orientation = (layout.height, layout.width), layout.orientation
-            gray, alpha, form = layout.colors == 1, bool(layout.alpha), "tiff"
-            bits = 16 if layout.dtype.kind == "u" else 32
+            gray, alpha, bits, form = layout.colors == 1, bool(layout.alpha), layout.bits, "tiff"
         else:
             with _pillow(file, source) as image:
                 size, orientation = _stored_size(image), _orientation(image)

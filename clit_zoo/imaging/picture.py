@@ -63,12 +63,13 @@ class Picture:
         return self.color.shape[-1]
 
 
-def from_planes(planes: Tensor, source: str, **kept: Any) -> Picture:
+def from_planes(planes: Tensor, source: str, *, bits: int | None = None, **kept: Any) -> Picture:
     """A Picture of samples, which are copied.
 
     Args:
         planes: (h, w), (c, h, w) or (B, c, h, w), c = 1 to 4: two channels are gray and alpha.
         source: its name in messages.
+        bits: of the samples, where their type does not say.
         kept: the Picture's other fields.
 
     Raises:
@@ -76,13 +77,13 @@ def from_planes(planes: Tensor, source: str, **kept: Any) -> Picture:
     """
     if planes.numel() == 0:
         raise ImageError(f"{source} has no pixels: its shape is {tuple(planes.shape)}.")
-    bits = INTEGER_BITS.get(planes.dtype, 32)
-    if bits == 32 and not planes.is_floating_point():
+    full_bits = INTEGER_BITS.get(planes.dtype)
+    if full_bits is None and not planes.is_floating_point():
         raise ImageError(
             f"{source} is of dtype {planes.dtype}; pass uint8 or uint16 (full range) or floats in [0, 1]."
         )
     values = planes.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if bits == 32:
+    if full_bits is None:
         low, high = (bound.item() for bound in torch.aminmax(values))
         if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # NaN is neither
             raise ImageError(
@@ -91,13 +92,13 @@ def from_planes(planes: Tensor, source: str, **kept: Any) -> Picture:
             )
         values.clamp_(0, 1)
     else:
-        values /= 2**bits - 1
+        values /= 2**full_bits - 1
     values = values[(None,) * (4 - values.ndim)]
     channels = values.shape[1]
     gray = channels < 3
     color = values[:, :1].repeat(1, 3, 1, 1) if gray else values[:, :3].contiguous()
     alpha = values[:, -1:].contiguous() if channels in (2, 4) else None
-    return Picture(color, alpha, gray, bits, source=source, **kept)
+    return Picture(color, alpha, gray, bits or full_bits or 32, source=source, **kept)
 
 
 def to_planes(picture: Picture, dtype: torch.dtype, rows: slice = slice(None)) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from ..errors import ImageError
 from . import metadata
-from .metadata import Metadata
+from .metadata import Metadata, fitting_icc
 from .picture import SAMPLE_TYPES, Origin, Picture, from_samples, to_samples
 
 SEVERAL = "holds several frames or pages: only the first is enlarged."
@@ -60,19 +60,26 @@ def from_pil(
         samples = np.asarray(plain)
     if image.info.get("bit_depth", 8) > 8:  # pillow-heif's
         notices.append(f"{source}: its {image.info['bit_depth']}-bit samples were read as 8 bits.")
-    return upright_picture(samples, orientation, kept, notices, source, Origin(kind, mode=image.mode))
+    return upright_picture(
+        samples,
+        orientation,
+        source,
+        metadata=kept,
+        notices=tuple(notices),
+        origin=Origin(kind, mode=image.mode),
+    )
 
 
 def upright_picture(
-    samples: np.ndarray, orientation: int, kept: Metadata, notices: list[str], source: str, origin: Origin
+    samples: np.ndarray, orientation: int, source: str, *, metadata: Metadata, **kept: Any
 ) -> Picture:
     """The Picture of stored samples (h, w) or (h, w, c), turned by their EXIF orientation."""
     if orientation > 4:  # 5–8 exchange rows and columns
         samples = samples.swapaxes(0, 1)
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
     gray = samples.ndim == 2 or samples.shape[2] < 3
-    kept = kept._replace(icc=metadata.fitting_icc(kept.icc, gray))
-    return from_samples(np.flip(samples, flips), source, metadata=kept, notices=tuple(notices), origin=origin)
+    metadata = metadata._replace(icc=fitting_icc(metadata.icc, gray))
+    return from_samples(np.flip(samples, flips), source, metadata=metadata, **kept)
 
 
 def to_pil(picture: Picture) -> tuple[Image.Image, list[str]]:

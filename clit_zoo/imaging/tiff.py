@@ -12,7 +12,7 @@ from ..errors import ImageError
 from . import metadata
 from .formats import SAVE_AS
 from .metadata import Metadata
-from .picture import Origin, Picture
+from .picture import Picture
 from .pil import SEVERAL, upright_picture
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -43,6 +43,11 @@ class Layout(NamedTuple):
     samples: int  # all
     alpha: int  # ExtraSamples of the alpha channel; 0 for none
     orientation: int
+
+    @property
+    def bits(self) -> int:
+        """As a Picture counts them."""
+        return 16 if self.dtype.kind == "u" else 32
 
 
 def first_page(file: IO[bytes]) -> Any:
@@ -107,13 +112,9 @@ def check_segments(page: Any, source: str) -> None:
     ends = [start + count for start, count in zip(page.dataoffsets, sizes)]
     if len(ends) < needed or any(start < 1 or count < 1 for start, count in zip(page.dataoffsets, sizes)):
         raise ImageError(f"{source} is damaged: some of its strips or tiles are missing; copy it again.")
-    if max(ends) > page.parent.filehandle.size:
+    whole_bytes = page.compression == 1 and bits >= 8 and not page.is_subsampled
+    if max(ends) > page.parent.filehandle.size or (whole_bytes and sum(sizes) < page.nbytes):
         raise ImageError(f"{source}: the file ends before its last pixel; copy or download it again.")
-    if page.compression == 1 and not page.is_subsampled and bits == page.bitspersample:
-        line = math.ceil(columns * page.samplesperpixel // planes * bits / 8)
-        stored = high if not page.is_tiled else math.ceil(high / rows) * math.ceil(wide / columns) * rows
-        if sum(sizes[:needed]) < stored * line * planes:
-            raise ImageError(f"{source} is damaged: its strips are shorter than its rows; copy it again.")
 
 
 def read_deep(page: Any, layout: Layout, source: str) -> Picture:
@@ -133,18 +134,19 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
         samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
     samples = samples.reshape(layout.height, layout.width, layout.samples)
     notices = [f"{source} {SEVERAL}"] if len(page.parent.pages) > 1 else []
-    colors, full = samples[:, :, : layout.colors], 65535 if samples.dtype.kind == "u" else 1
+    values = samples.astype(np.float32)
+    if layout.bits == 16:
+        values /= 65535
+    colors = values[:, :, : layout.colors]
     if layout.photometric == _BLACK_IS_MAX:
-        colors = (full - colors).astype(samples.dtype)
+        colors = 1 - colors
     if layout.photometric == _CMYK:
-        ink = colors.astype(np.float32) / full
-        colors = ((1 - ink[:, :, :3]) * (1 - ink[:, :, 3:]) * full + 0.5 * (full > 1)).astype(samples.dtype)
+        colors = (1 - colors[:, :, :3]) * (1 - colors[:, :, 3:])
         notices.append(f"{source}: CMYK colours were converted to RGB.")
     if layout.alpha:
-        alpha = samples[:, :, layout.colors, None]
+        alpha = values[:, :, layout.colors, None]
         if layout.alpha == _ASSOCIATED:
-            straight = colors / np.maximum(alpha, np.finfo(np.float32).tiny).astype(np.float32)
-            colors = (np.clip(straight, 0, 1) * full + 0.5 * (full > 1)).astype(samples.dtype)
+            colors = np.clip(colors / np.maximum(alpha, np.finfo(np.float32).tiny), 0, 1)
         colors = np.concatenate([colors, alpha], axis=-1)
     elif layout.samples > layout.colors:
         notices.append(f"{source}: its extra channels, which are not marked as transparency, are left out.")
@@ -157,7 +159,9 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
         iptc=iptc_of(page),
         dpi=dpi[::-1] if dpi and layout.orientation > 4 else dpi,
     )
-    return upright_picture(colors, layout.orientation, kept, notices, source, Origin("path"))
+    return upright_picture(
+        colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
+    )
 
 
 def iptc_of(page: Any) -> bytes | None:
