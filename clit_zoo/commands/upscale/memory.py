@@ -29,8 +29,8 @@ class MemoryEstimate:
 
     The model is built and its ``encode`` is run on the device meta, where tensors have a size and no values.
     On a GPU it is the sum of both sides' memory. Float32 channels that ``encode`` holds for each input pixel,
-    counted and measured on a CPU: EDSR of 32 channels 259 and 262, of 64 channels 323 and 324, SwinIR 1,674
-    and 1,829, RDN 2,243 and 3,475 (at 256×256, where the allocator keeps large blocks beside the live ones).
+    counted and measured on a CPU: edsr-light-lit 259 and 262, edsr-lit 323 and 324, swinir-lit 1,674 and 1,829,
+    rdn-lit 2,243 and 3,475 (of 256×256: the allocator keeps large blocks beside the live ones).
     """
 
     def __init__(self, config: ModelConfig, dtype: str):
