@@ -1,28 +1,24 @@
 """What commands that compute share: the model, ready on its device, and the options of its precision."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from ..model import SuperResolver
+import clit_zoo
+
+from ..model import SuperResolver
+from . import threads
 
 
 def load(model: str, device: str, dtype: str | None, backend: str) -> SuperResolver:
-    """The model, to compute on the cores that are free; the import of torch is left to this call.
+    """The model, to compute on the cores that are free.
 
     Raises:
         ClitZooError: it cannot be had, or ``backend`` cannot serve it there.
     """
-    import clit_zoo
-
-    from .threads import use_free_cores
-
-    use_free_cores()
+    threads.use_free_cores()
     resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto", backend=backend)
     resolver.check_backend()
     return resolver

@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 import clit_zoo
 from clit_kernels import Points, Queries, Raster
+from clit_kernels.queries import tensors as query_tensors
 from clit_zoo import geometry
 from clit_zoo.decoders import compiled as ops
 from clit_zoo.geometry import Pixels
@@ -175,7 +176,7 @@ def test_opcheck(kind):
     where = queries(kind)
     previous, base = (torch.randn(2, where.count, 3, requires_grad=True) for _ in range(2))
     cell = torch.rand(2, 2)
-    arguments = (tensors, kind, list(where), cell, previous, base, heads, 1, 0.75, "torch")
+    arguments = (tensors, kind, query_tensors(where), cell, previous, base, heads, 1, 0.75, "torch")
     torch.library.opcheck(ops._decode_stage, arguments)
 
 

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from ...geometry import Size
 from ...model import SuperResolver
 from ...zoo.config import ModelConfig
+from ...zoo.skeleton import parameters
 
 # A process with the library loaded and warmed up, measured on Linux with a CPU build of torch (0.59–0.66 GB).
 PROCESS_BYTES = 620_000_000
@@ -29,17 +30,18 @@ class MemoryEstimate:
 
     The model is built and its ``encode`` is run on the device meta, where tensors have a size and no values.
     On a GPU it is the sum of both sides' memory. Float32 channels that ``encode`` holds for each input pixel,
-    counted and measured on a CPU: edsr-light-lit 259 and 262, edsr-lit 323 and 324, swinir-lit 1,674 and 1,829,
-    rdn-lit 2,243 and 3,475 (of 256×256: the allocator keeps large blocks beside the live ones).
+    counted and measured on a CPU: edsr-light-lit 259 and 262, edsr-lit 323 and 324, swinir-lit 1,674 and
+    1,829, rdn-lit 2,243 and 3,475 (of 256×256: the allocator keeps large blocks beside the live ones).
     """
 
     def __init__(self, config: ModelConfig, dtype: str):
+        precision = getattr(torch, dtype)
+        self._model = parameters(config) * precision.itemsize
         with torch.device("meta"), torch.inference_mode():
-            model = SuperResolver(config, backend="torch").to(getattr(torch, dtype))
+            model = SuperResolver(config, backend="torch").to(precision)
             image = torch.empty(1, 3, SAMPLE_SIDE, SAMPLE_SIDE)
             with _PeakBytes() as counted:
                 model.encode(image)
-        self._model = sum(p.numel() * p.itemsize for p in model.parameters())
         self._pixel = counted.peak / SAMPLE_SIDE**2
 
     def __call__(self, size: Size, target: Size) -> int:
