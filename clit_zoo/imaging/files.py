@@ -118,7 +118,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[IO[bytes], str]]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        unknown = "not a picture in a format known here (PNG, JPEG, WebP, TIFF, GIF, BMP…), or damaged"
+        unknown = "not a picture in a format that is known here, or damaged"
         raise ImageError(f"{source}: {unreadable or unknown}.") from error
     except MemoryError as error:
         raise ImageError(f"{source} does not fit into memory; cut it into tiles.") from error

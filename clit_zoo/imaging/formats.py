@@ -16,7 +16,6 @@ class Output:
     bits: tuple[int, ...]  # per sample; 32 is floating point
     alpha: bool = True
     gray: bool = True  # a one-channel form exists
-    quality: bool = False  # lossy, and takes one
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,10 @@ class Format:
 
 FORMATS = (
     Format("png", (".png",), Output(2**31 - 1, (8, 16)), photograph=True),
-    Format("jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), Output(65535, (8,), alpha=False, quality=True),
+    Format("jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), Output(65535, (8,), alpha=False),
            photograph=True),
     # VP8 and VP8L (lossy and lossless WebP) both store 14 bits per side.
-    Format("webp", (".webp",), Output(16383, (8,), gray=False, quality=True), photograph=True),
+    Format("webp", (".webp",), Output(16383, (8,), gray=False), photograph=True),
     Format("tiff", (".tif", ".tiff"), Output(2**31 - 1, (8, 16, 32)), photograph=True),
     Format("bmp", (".bmp",), photograph=True),
     Format("apng", (".apng",)),
@@ -176,8 +175,9 @@ def check_output(
             f"{larger}take a smaller scale."
         )
     if alpha and not form.output.alpha and not flatten:
+        others = ", ".join(other.upper() for other, output in OUTPUTS.items() if output.alpha)
         raise ImageError(
-            f"{title} cannot hold the picture's transparency: write PNG, WebP or TIFF, or lay it on a "
+            f"{title} cannot hold the picture's transparency: write one of {others}, or lay it on a "
             "background with the flatten option."
         )
     kept = stored_bits(form.output, bits)

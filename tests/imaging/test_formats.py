@@ -88,7 +88,7 @@ def test_sides_end_where_the_format_says(form, side, roomier):
 
 
 def test_jpeg_and_transparency():
-    with pytest.raises(ImageError, match=r"transparency.*PNG, WebP or TIFF.*flatten"):
+    with pytest.raises(ImageError, match=r"transparency.*PNG, WEBP, TIFF.*flatten"):
         imaging.check_output("jpg", (5, 5), alpha=True)
     assert imaging.check_output("jpg", (5, 5), alpha=True, flatten=True) == []
     assert imaging.check_output("webp", (5, 5), alpha=True) == []
