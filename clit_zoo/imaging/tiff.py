@@ -20,6 +20,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BLACK_IS_MAX, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation (TIFF 6.0, tag 262)
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples (tag 338)
 _OLD_JPEG = 6  # Compression (tag 259)
+_IMAGE_LENGTH = 257
 
 # Compressions of bytes: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard. tifffile tells each decoder
 # how many bytes a strip or tile must give; those of pictures (JPEG 2000 …) give as many as their data say.
@@ -129,7 +130,12 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
             "read here; save it with LZW, ZIP or no compression."
         )
     check_segments(page, source)
-    samples = np.asarray(page.asarray())
+    try:
+        samples = page.asarray()
+    except Exception:
+        if page.is_tiled or page.rowsperstrip > layout.height or not layout.height % page.rowsperstrip:
+            raise
+        samples = _with_whole_strips(page)
     if page.planarconfig == 2:
         samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
     samples = samples.reshape(layout.height, layout.width, layout.samples)
@@ -162,6 +168,17 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
     return upright_picture(
         colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
     )
+
+
+def _with_whole_strips(page: Any) -> np.ndarray:
+    """The samples where the last strip is stored as long as the others, which decoders must be told."""
+    page.parent.filehandle.seek(0)
+    file = io.BytesIO(page.parent.filehandle.read())
+    rows = math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
+    first_page(file).tags[_IMAGE_LENGTH].overwrite(rows)
+    samples = first_page(file).asarray()
+    planes = page.planarconfig == 2 and page.samplesperpixel > 1
+    return samples[:, : page.imagelength] if planes else samples[: page.imagelength]
 
 
 def iptc_of(page: Any) -> bytes | None:

@@ -93,6 +93,10 @@ def test_a_strip_gives_no_more_than_its_rows(name, tmp_path):
     samples = np.arange(480, dtype="<u2").reshape(20, 24)
     path.write_bytes(tiff([bytes(encode(samples.tobytes()))], compression=BYTEWISE[name]))
     np.testing.assert_array_equal(as_uint16(path)[..., 0], samples)
+    strips = [encode(rows.tobytes()) for rows in (samples[:8], samples[8:16], samples[12:])]
+    path.write_bytes(tiff(list(map(bytes, strips)), height=18, rows=8, compression=BYTEWISE[name]))
+    np.testing.assert_array_equal(as_uint16(path)[:16, :, 0], samples[:16])  # the last strip is as long, too
+    np.testing.assert_array_equal(as_uint16(path)[16:, :, 0], samples[12:14])
     whole = bytes(encode(np.random.default_rng(0).bytes(960)))
     path.write_bytes(tiff([whole[: len(whole) // 2]], compression=BYTEWISE[name]))
     with pytest.raises(ImageError, match="damaged"):
@@ -105,11 +109,12 @@ def test_a_strip_gives_no_more_than_its_rows(name, tmp_path):
     except Exception:
         seen.append(0)  # or refused
     assert seen[0] <= 960
-    path.write_bytes(tiff([bomb], compression=BYTEWISE[name]))
-    try:
-        assert imaging.read(path).width == 24
-    except ImageError as error:
-        assert "damaged" in str(error)
+    for options in ({}, {"rows": 2**32 - 1}, {"height": 18, "rows": 8}):
+        path.write_bytes(tiff([bomb] * 3, compression=BYTEWISE[name], **options))
+        try:
+            assert imaging.read(path).width == 24
+        except ImageError as error:
+            assert "damaged" in str(error)
 
 
 def test_compressions_of_pictures_are_refused(deep, tmp_path):
