@@ -1,6 +1,4 @@
-"""What `clit-zoo upscale` tells: a line for each picture and a summary, or one JSON object."""
-
-from __future__ import annotations
+"""What ``clit-zoo upscale`` tells: a line for each picture and a summary, or one JSON object."""
 
 import json
 import time
@@ -46,7 +44,7 @@ _WORDS = {"done": "enlarged", "planned": "not done", "skipped": "skipped", "fail
 def _line(job: Job) -> str:
     if job.status == "skipped":
         return f"{job.source}: skipped, {job.reason}"
-    (w, h), (width, height) = job.input_size or (0, 0), job.output_size or (0, 0)
+    (h, w), (height, width) = job.input_size or (0, 0), job.output_size or (0, 0)
     end = ""
     if job.seconds is not None:
         end = f" ({job.seconds:.1f} s)"
@@ -62,8 +60,8 @@ def _record(job: Job) -> dict[str, Any]:
         "status": job.status,
         "reason": job.reason,
         "format": job.format,
-        "input_size": job.input_size,
-        "output_size": job.output_size,
+        "input_size": job.input_size and job.input_size[::-1],  # width and height, as in all that is printed
+        "output_size": job.output_size and job.output_size[::-1],
         "memory_bytes": job.memory_bytes,
         "seconds": job.seconds,
         "notices": job.notices,
