@@ -31,7 +31,7 @@ def decode_stage(
     differentiates once, and so does PyTorch for a raster in the direct order.
 
     Args:
-        call: maps, queries, the stage's weights and what is added to its outputs.
+        call: maps, queries, the stage's weights, and residuals to add.
         backend, order: as ``coordinate_decode`` takes them.
         tiles: entries to take in place of the Triton kernels' own, by name; those of both ops count.
 
