@@ -125,7 +125,7 @@ def command(name: str, given: argparse.Namespace, gpu: str, seconds: float) -> l
 
 def run_part(name: str, line: list[str], seconds: float, log: TextIO, interpret: bool) -> Part:
     """Run a command, its output into the log and onto the screen; at the limit it is ended."""
-    _say(log, f"--- {name}, at most {seconds:.0f} s: {' '.join(line[1:])[:200]}")
+    _say(log, f"--- {name}, at most {seconds:.0f} s: {' '.join(line[1:]).splitlines()[0]}")
     started, last = time.monotonic(), ""
     process = subprocess.Popen(
         line, cwd=ROOT, env=_environment(interpret), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
