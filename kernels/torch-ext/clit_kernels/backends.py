@@ -45,7 +45,7 @@ def serve(
     op: str,
     backend: str,
     like: Tensor,
-    sizes: tuple[int, ...],
+    sizes: tuple[object, ...],
     *,
     why_not: Callable[[str], str | None],
     reference: Callable[[], Tensor],
@@ -55,8 +55,8 @@ def serve(
     """The result of the backend chosen; under "auto" that of ``torch`` where Triton cannot build the kernels.
 
     A missing C compiler, or too little shared memory for a tile, shows only when a kernel is built. Errors
-    from elsewhere (memory, bad arguments) are raised as they are. ``sizes`` and the device and dtype of
-    ``like`` decide which kernels are built.
+    from elsewhere (memory, bad arguments) are raised as they are. ``sizes``, tiles among them, and the device
+    and dtype of ``like`` decide which kernels are built.
 
     Raises:
         ValueError: as ``choose`` does.

@@ -56,7 +56,8 @@ def coordinate_decode(
 
         return coordinate_decode_triton(call, order=order, tiles=tiles)
 
-    sizes = (call.v.shape[1], *call.attention.shape[2:], *(w.shape[0] for w in call.mlp_weights))
+    widths = (w.shape[0] for w in call.mlp_weights)
+    sizes = (call.v.shape[1], *call.attention.shape[2:], *widths, str(tiles))
     return serve(
         "coordinate_decode",
         backend,

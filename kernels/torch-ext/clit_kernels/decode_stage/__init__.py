@@ -51,7 +51,8 @@ def decode_stage(
         return decode_stage_triton(call, order=order, tiles=tiles)
 
     weights = call.weights
-    sizes = (call.v.shape[1], weights.heads, weights.radius, *(w.shape[0] for w in weights.mlp_weights))
+    widths = (w.shape[0] for w in weights.mlp_weights)
+    sizes = (call.v.shape[1], weights.heads, weights.radius, *widths, str(tiles))
     return serve(
         "decode_stage",
         backend,
