@@ -27,7 +27,9 @@ TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
     "-m", "--model", "models", multiple=True, default=["edsr-light-lit"], show_default=True,
     metavar="NAME|FOLDER|REPO", help="May be given several times. Without published weights: random ones.",
 )  # fmt: skip
-@click.option("--input", "size", type=WidthByHeight(), default="256x256", show_default=True, help="The picture's.")
+@click.option(
+    "--input", "size", type=WidthByHeight(), default="256x256", show_default=True, help="The picture's."
+)
 @click.option("-s", "--scales", type=Scales(), default="4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
     "--backend", "backends", multiple=True, default=["auto"], show_default=True,

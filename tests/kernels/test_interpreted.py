@@ -15,7 +15,7 @@ FILES = [
     *sorted(HERE.glob("*/test_*_triton.py")),
     HERE / "test_calls.py",
     HERE / "test_shapes.py",
-    HERE.parent / "test_training_step_triton.py",
+    HERE.parent / "decoders" / "test_compiled_triton.py",
 ]
 
 
