@@ -23,7 +23,7 @@ def build(source: Path, target: Path, kind: str) -> Path:
 def test_weights_reach_the_wheel(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
     source = tmp_path / "source"
-    for folder in ("clit_zoo", "kernels", "docs"):
+    for folder in ("clit_zoo", "kernels"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     files = [
         "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md",

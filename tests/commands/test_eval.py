@@ -130,7 +130,7 @@ def test_an_unreadable_image_is_named_and_the_exit_code_says_so(folder):
     assert "1 image could not" in result.stderr
     result = call(folder, "-s", "2", "--format", "csv")
     assert result.exit_code == 1
-    assert "Skipped Set5/broken.png: broken.png is not a picture" in result.stderr
+    assert "Skipped Set5/broken.png: broken.png: not a picture" in result.stderr
 
 
 def test_pictures_of_other_formats_are_named(folder, tmp_path):
