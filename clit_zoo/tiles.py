@@ -1,7 +1,8 @@
 """A picture in tiles, each encoded when it is looked at: memory that does not grow with the picture.
 
-A tile is encoded with as much around it as the encoder and the decoder reach, so its colours are bit for bit
-those of the picture encoded whole.
+A tile is encoded with as much around it as the encoder and the decoder reach, so its colours are those of the
+picture encoded whole: bit for bit behind EDSR and RDN. SwinIR's attention sums in an order that depends on
+how many windows there are, and agrees to rounding (6e-8 measured).
 """
 
 import math

@@ -40,7 +40,7 @@ def test_weights_reach_the_wheel(tmp_path):
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
-    beside = {"docs/build.py", "CITATION.cff", "CHANGELOG.md", "Makefile"}
+    beside = {"CITATION.cff", "CHANGELOG.md", "Makefile"}
     assert not [name for name in beside if not (unpacked / name).exists()]
     with zipfile.ZipFile(build(unpacked, tmp_path / "wheel", "wheel")) as wheel:
         names = set(wheel.namelist())

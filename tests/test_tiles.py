@@ -1,4 +1,4 @@
-"""A picture in tiles is the picture encoded whole, bit for bit, whatever its encoder and decoder."""
+"""A picture in tiles is the picture encoded whole: to the bit behind EDSR and RDN, to rounding behind SwinIR."""
 
 import pytest
 import torch
@@ -44,11 +44,14 @@ def test_tiles_are_the_whole(encoder, decoder, scale, small_tiles):
     whole = model.open(picture).render(scale)
     small_tiles()
     view, told = model.open(picture), []
-    assert torch.equal(view.render(scale, progress=told.append), whole)
+    # attention's products are summed in an order that depends on how many windows there are
+    limit = 1e-6 if encoder == "swinir" else 0
+    torch.testing.assert_close(view.render(scale, progress=told.append), whole, rtol=0, atol=limit)
     assert told == sorted(told) and told[-1] == pytest.approx(1)
     rows, cols = whole.shape[-2:]
     box = (20 * W / cols, 30 * H / rows, (cols - 9) * W / cols, 120 * H / rows)
-    assert torch.equal(view.render(scale, box=box), whole[..., 30:120, 20 : cols - 9])
+    crop = whole[..., 30:120, 20 : cols - 9]
+    torch.testing.assert_close(view.render(scale, box=box), crop, rtol=0, atol=limit)
 
 
 def test_what_a_view_of_many_tiles_holds(small_tiles):
