@@ -1,4 +1,4 @@
-"""A picture in tiles is the picture encoded whole: to the bit behind EDSR and RDN, to rounding behind SwinIR."""
+"""A picture in tiles is the picture encoded whole: to the bit behind EDSR and RDN, near behind SwinIR."""
 
 import pytest
 import torch
