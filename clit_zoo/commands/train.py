@@ -48,6 +48,9 @@ class _Train(click.Command):
 @click.option("--data", type=FOLDER, required=True, help="Folder of photographs, searched recursively.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--from-scratch", is_flag=True, help="Start from random weights.")
+@click.option(
+    "--grow-from", metavar="NAME|FOLDER|REPO", help="Start from a model with a smaller encoder of its kind."
+)
 @click.option("--stages", type=int, help="Make the model a cascade of so many stages.")
 @click.option(
     "--new-stages", type=click.Choice(NEW_STAGES), default="copy", help="random is what the authors do."

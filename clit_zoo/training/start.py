@@ -12,6 +12,7 @@ from ..zoo import registry
 from ..zoo.config import ModelConfig
 from ..zoo.folder import CONFIG_FILE
 from .cascade import with_stages
+from .grow import grow
 
 FINETUNED = "-finetuned"
 
@@ -20,6 +21,7 @@ def starting_model(
     source: str | os.PathLike[str],
     *,
     from_scratch: bool = False,
+    grow_from: str | os.PathLike[str] | None = None,
     stages: int | None = None,
     new_stages: str = "copy",
     name: str | None = None,
@@ -32,6 +34,8 @@ def starting_model(
         source: a registered name, a folder or a Hub repository; with ``from_scratch`` a registered name or a
             folder with a config.json.
         from_scratch: random weights.
+        grow_from: another model, whose encoder the new one grows from (``grow``); its decoder too where
+        alike.
         stages: make it a cascade of so many.
         new_stages: "copy" or "random", see ``cascade.with_stages``.
         name: what the result is called; by default the source's name (that of a registered model of its
@@ -45,7 +49,11 @@ def starting_model(
     """
     torch.manual_seed(seed)
     words = "random weights" if from_scratch else f"the weights of {_name_of_source(source)}"
-    if from_scratch:
+    if grow_from is not None:
+        words, from_scratch = f"{_name_of_source(grow_from)}, grown", True
+        small = from_pretrained(grow_from, device="cpu", dtype="float32", backend=backend)
+        model = grow(small, _config_of(source))
+    elif from_scratch:
         model = SuperResolver(_config_of(source), backend=backend)
     else:
         try:

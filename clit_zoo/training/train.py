@@ -23,6 +23,7 @@ def train(
     recipe: Recipe,
     *,
     from_scratch: bool = False,
+    grow_from: str | os.PathLike[str] | None = None,
     stages: int | None = None,
     new_stages: str = "copy",
     name: str | None = None,
@@ -50,6 +51,7 @@ def train(
         out: folder of the run.
         recipe: how it is trained.
         from_scratch: start from random weights.
+        grow_from: start from another model's encoder, grown; see ``grow``.
         stages: make the model a cascade of so many.
         new_stages: "copy" or "random", see ``cascade.with_stages``.
         name: what the result is called; see ``starting_model``.
@@ -86,8 +88,8 @@ def train(
         if workers is None:
             workers = max(1, min(8, (os.cpu_count() or 1) // processes.count - 1))
         resolver, start = starting_model(
-            model, from_scratch=from_scratch, stages=stages, new_stages=new_stages, name=name,
-            seed=recipe.seed, backend=backend,
+            model, from_scratch=from_scratch, grow_from=grow_from, stages=stages, new_stages=new_stages,
+            name=name, seed=recipe.seed, backend=backend,
         )  # fmt: skip
         with processes.main_first():
             photographs = Photographs(

@@ -1,0 +1,49 @@
+"""A grown model computes what the smaller one does, and its new blocks learn."""
+
+import pytest
+import torch
+
+from clit_zoo.errors import ConfigError
+from clit_zoo.model import SuperResolver
+from clit_zoo.training.grow import grow
+from clit_zoo.zoo.config import ModelConfig
+
+DECODER = {"name": "liif", "hidden_dims": [16]}
+ENCODERS = {
+    "edsr": {"name": "edsr", "channels": 8, "blocks": 2},
+    "rdn": {"name": "rdn", "channels": 8, "blocks": 2, "layers": 2, "growth": 4},
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_outputs_are_equal_before_and_after(name):
+    torch.manual_seed(0)
+    small = SuperResolver(ModelConfig("small", ENCODERS[name], DECODER)).eval()
+    config = ModelConfig("large", {**ENCODERS[name], "blocks": 5}, DECODER)
+    large = grow(small, config).eval()
+    image = torch.rand(1, 3, 9, 8)
+    torch.testing.assert_close(large(image, (20, 17)), small(image, (20, 17)), rtol=0, atol=1e-6)
+    large(image, (20, 17)).square().sum().backward()
+    new = [
+        p
+        for n, p in large.encoder.named_parameters()
+        if n.split(".")[1] in "234" and "LFF" in n or "body.2" in n
+    ]
+    assert new and all(p.grad is not None for p in new)
+    assert any(p.grad.abs().max() > 0 for p in new)
+
+
+def test_another_decoder_is_new_on_the_same_map():
+    torch.manual_seed(0)
+    small = SuperResolver(ModelConfig("small", ENCODERS["edsr"], DECODER))
+    clit = {"name": "clit", "dim": 8, "heads": 2, "hidden_dims": [8]}
+    large = grow(small, ModelConfig("large", {**ENCODERS["edsr"], "blocks": 3}, clit))
+    image = torch.rand(1, 3, 9, 8)
+    torch.testing.assert_close(large.encoder(image), small.encoder(image), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"blocks": 1}, {"channels": 16}, {"name": "rdn"}])
+def test_what_cannot_be_grown(change):
+    small = SuperResolver(ModelConfig("small", ENCODERS["edsr"], DECODER))
+    with pytest.raises(ConfigError, match="cannot be grown from small"):
+        grow(small, ModelConfig("large", {**ENCODERS["edsr"], "blocks": 3, **change}, DECODER))
