@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clit_kernels import Grid, Points, Queries, Raster, StageCall
 from clit_kernels.decode_stage.reference import CHUNK
+from clit_kernels.queries import tensors
 from clit_kernels.self_check import SHAPES, enlargement, random_weights
 from clit_kernels.triton_support import DTYPES
 
@@ -202,7 +203,7 @@ def spots(x: Inputs) -> tuple[Inputs, Tensor]:
 def picked(x: Inputs, index: Tensor) -> Inputs:
     """Queries of a grid number ``index`` (n,) as points."""
     assert isinstance(x.call.queries, Grid)
-    row, row_offset, col, col_offset = x.call.queries
+    row, row_offset, col, col_offset = tensors(x.call.queries)
     i, j = index // col.shape[0], index % col.shape[0]
     points = Points(
         torch.stack((row[i], col[j]), -1).unsqueeze(0),

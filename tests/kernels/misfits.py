@@ -18,6 +18,7 @@ from clit_kernels import (
     decode_stage,
     local_attention,
 )
+from clit_kernels.queries import tensors
 
 OPS = ("local_attention", "coordinate_decode", "decode_stage")
 
@@ -203,5 +204,5 @@ def moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {name: moved(part, device) for name, part in value.items()}
     if isinstance(value, Grid | Points | Raster):
-        return type(value)(*(t.to(device) for t in value))
+        return type(value)(*(t.to(device) for t in tensors(value)))
     return [moved(part, device) for part in value] if isinstance(value, list) else value

@@ -55,7 +55,7 @@ def to(value, device):
     """A tensor, or the tensors of queries or of a list, on ``device``."""
     if torch.is_tensor(value):
         return value.to(device)
-    moved = [to(t, device) for t in value]
+    moved = [to(t, device) for t in value if t is not None]
     return moved if isinstance(value, list) else type(value)(*moved)
 
 

@@ -33,7 +33,11 @@ TILES = {
 
 
 def to(value, device):
-    return value.to(device) if torch.is_tensor(value) else type(value)(*(t.to(device) for t in value))
+    return (
+        value.to(device)
+        if torch.is_tensor(value)
+        else type(value)(*(t.to(device) for t in value if torch.is_tensor(t)))
+    )
 
 
 def arguments(name, device, channels=8, heads=2, radius=1, dtype=torch.float32, previous=True):

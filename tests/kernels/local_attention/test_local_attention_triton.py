@@ -18,7 +18,11 @@ BACKWARD = ["grid scattered", "grid one pixel x 5", "points on one pixel", "poin
 
 def to(value, device):
     """A tensor, or the tensors of queries, on ``device``."""
-    return value.to(device) if torch.is_tensor(value) else type(value)(*(t.to(device) for t in value))
+    return (
+        value.to(device)
+        if torch.is_tensor(value)
+        else type(value)(*(t.to(device) for t in value if torch.is_tensor(t)))
+    )
 
 
 def arguments(name, device, channels=8, heads=2, radius=1, dtype=torch.float32):
