@@ -25,6 +25,7 @@ from clit_kernels import BACKENDS
 from clit_zoo.errors import ClitZooError, ConfigError
 from clit_zoo.pretrained import has_bfloat16
 from clit_zoo.training.card import Training
+from clit_zoo.training.degrade import DEGRADATIONS
 from clit_zoo.training.legs import INDEX, check_leg, read_leg, write_leg
 from clit_zoo.training.loop import Run, device_name
 from clit_zoo.training.optim import OPTIMIZERS, SCHEDULES
@@ -84,6 +85,12 @@ def options() -> argparse.ArgumentParser:
     part.add_argument("--patch", type=int, default=48, help="low-resolution side of a patch in pixels")
     part.add_argument("--strategy", choices=STRATEGIES, default="cumulative", help="scales; see Table 5")
     part.add_argument("--queries", choices=QUERIES, default="stratified", help="the authors': uniform")
+    part.add_argument(
+        "--degrade", choices=("", *DEGRADATIONS), default="", help="what happens to the patches, by chance"
+    )
+    part.add_argument(
+        "--drawings", type=float, default=0.0, help="share of patches that are made-up text and lines"
+    )
     part.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     part.add_argument("--lr", type=float, default=1e-4)
     part.add_argument("--schedule", choices=SCHEDULES, default="halving")

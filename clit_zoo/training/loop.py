@@ -294,6 +294,8 @@ class Run:
         )
         if log.missing:
             tqdm.write(log.missing)
+        if self.recipe.degrade and self.step == 0:
+            write_picture(self.folder / SAMPLES / "degraded.png", self.drawing.sheet(self.photographs))
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

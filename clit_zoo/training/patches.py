@@ -18,6 +18,8 @@ from clit_kernels.position_bias import has_float64
 from .. import geometry
 from ..geometry import Size
 from ..model import SuperResolver
+from .degrade import DEGRADATIONS
+from .drawings import drawing
 from .photographs import Photographs
 from .strategies import STRATEGIES, clip_factors, map_sides
 
@@ -25,6 +27,8 @@ Kind = Literal["raster", "points", "blocks"]
 QUERIES = ("stratified", "uniform")
 BLOCK = 8
 """Pixels of the last map that a block of queries spans; with its halo it has 2 (radius + 1) more."""
+
+SHEET_ROWS, SHEET_PAIRS = 8, 4
 
 
 class Batch(NamedTuple):
@@ -84,6 +88,8 @@ class Draw(NamedTuple):
             each low-resolution pixel, which takes no gathers, or, where a step passes several stages, small
             blocks spread evenly over the patch, which take no large maps.
         seed: of everything random here.
+        degrade: one of ``DEGRADATIONS``, or "" for clean patches, reduced by antialiased bicubic.
+        drawings: share of the patches that are made-up text and lines instead of photographs.
     """
 
     strategy: str
@@ -92,6 +98,8 @@ class Draw(NamedTuple):
     patch: int
     queries: str
     seed: int
+    degrade: str = ""
+    drawings: float = 0.0
 
     def batch(self, photographs: Photographs, step: int, samples: Sequence[int]) -> Batch:
         """The samples of a step."""
@@ -111,15 +119,36 @@ class Draw(NamedTuple):
         kind: Kind = "points" if self.queries == "uniform" else "blocks" if len(ranges) > 1 else "raster"
         return Batch(image, positions, target, cell, tuple((n, n) for n in maps), kind)
 
+    def sheet(self, photographs: Photographs) -> np.ndarray:
+        """A picture (H, W, 3) uint8 to look at: low-resolution patches, each left of its original, at ×3."""
+        rng = np.random.default_rng((self.seed, 3))
+        rows, side = [], 3 * self.patch
+        for _ in range(SHEET_ROWS):
+            pairs = [self.pair(photographs, rng, side) for _ in range(SHEET_PAIRS)]
+            shown = [(low.repeat_interleave(3, 1).repeat_interleave(3, 2), high) for low, high in pairs]
+            rows.append(torch.cat([part for pair in shown for part in pair], 2))
+        return torch.cat(rows, 1).permute(1, 2, 0).numpy()
+
+    def pair(self, photographs: Photographs, rng: np.random.Generator, side: int) -> tuple[Tensor, Tensor]:
+        """A low-resolution patch (3, patch, patch) and its original (3, side, side), both uint8."""
+        if self.drawings and rng.random() < self.drawings:
+            crop = drawing(side, side / self.patch, rng)
+        else:
+            source = photographs.draw(rng, side)
+            top, left = (int(rng.integers(0, n - side + 1)) for n in source.shape[1:])
+            crop = source[:, top : top + side, left : left + side]
+        if self.degrade:
+            pixels = np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
+            low = DEGRADATIONS[self.degrade](pixels, self.patch, rng)
+            return torch.from_numpy(low.copy()).permute(2, 0, 1), crop
+        small = (self.patch, self.patch)
+        return F.interpolate(crop.unsqueeze(0), small, mode="bicubic", antialias=True)[0], crop
+
     def _patch(
         self, photographs: Photographs, rng: np.random.Generator, factors: tuple[float, ...]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         maps, side = map_sides(self.patch, factors)
-        source = photographs.draw(rng, side)
-        top, left = (int(rng.integers(0, n - side + 1)) for n in source.shape[1:])
-        crop = source[:, top : top + side, left : left + side]
-        small = (self.patch, self.patch)
-        low = F.interpolate(crop.unsqueeze(0), small, mode="bicubic", antialias=True)[0]
+        low, crop = self.pair(photographs, rng, side)
         turn = rng.integers(0, 2, 3)
         low, high = _turned(low, turn), _turned(crop, turn)
         if self.queries == "uniform":

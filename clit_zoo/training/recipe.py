@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..model import SuperResolver
+from .degrade import DEGRADATIONS
 from .optim import OPTIMIZERS, SCHEDULES
 from .patches import BLOCK, QUERIES, Draw
 from .strategies import STRATEGIES
@@ -20,7 +21,8 @@ class Recipe:
         steps: optimizer steps in all; the schedule ends there.
         batch: patches a step, over all processes; patch: their low-resolution side in pixels.
         accumulate: parts in which each process computes its share of the batch, to save memory.
-        strategy: the scales, see ``strategies``; queries: the positions, see ``patches.Draw``.
+        strategy: the scales, see ``strategies``; queries: the positions, degrade: what happens to the patches,
+            drawings: share that are made-up text and lines, see ``patches.Draw``.
         lr: top learning rate; warmup: steps to reach it.
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
         schedule: "halving" (after each fifth of the run), "cosine" or "trapezoid".
@@ -42,6 +44,8 @@ class Recipe:
     patch: int = 48
     strategy: str = "cumulative"
     queries: str = "stratified"
+    degrade: str = ""
+    drawings: float = 0.0
     optimizer: str = "adam"
     lr: float = 1e-4
     schedule: str = "halving"
@@ -76,14 +80,17 @@ class Recipe:
             raise ConfigError(f"ema is {self.ema:g}; it must be from 0 (no average) to below 1.")
         if not self.clip >= 0:
             raise ConfigError(f"clip is {self.clip:g}; it must be 0 (no clipping) or more.")
+        if not 0 <= self.drawings <= 1:
+            raise ConfigError(f"drawings is {self.drawings:g}; it is a share from 0 to 1.")
         for name, known in (
             ("strategy", STRATEGIES),
             ("queries", QUERIES),
+            ("degrade", ("", *DEGRADATIONS)),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
         ):
             if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}.")
+                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(filter(None, known))}.")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
@@ -104,7 +111,10 @@ class Recipe:
                 f"strategy {self.strategy!r} trains one stage, and this model has {stages}: take "
                 "'cumulative'."
             )
-        return Draw(self.strategy, stages, self.freeze_stages, self.patch, self.queries, self.seed)
+        return Draw(
+            self.strategy, stages, self.freeze_stages, self.patch, self.queries, self.seed, self.degrade,
+            self.drawings,
+        )  # fmt: skip
 
     def freeze(self, model: SuperResolver) -> None:
         """Take ``requires_grad`` from the parameters that are not trained."""
