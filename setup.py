@@ -1,6 +1,6 @@
 """What pyproject.toml cannot say: weights/ lies beside the package in the source, inside it when installed.
 
-An editable install finds weights/ in the checkout (see clit_zoo/registry.py) and copies nothing.
+An editable install finds weights/ in the checkout (see clit_zoo/zoo/registry.py) and copies nothing.
 """
 
 import shutil

@@ -7,13 +7,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
 from .errors import ClitZooError
-from .registry import list_models
+from .zoo.registry import list_models
 
 if TYPE_CHECKING:
     from .model import SuperResolver
     from .pretrained import create_model, from_pretrained
+
+__version__ = "0.1.0"
 
 __all__ = [
     "ClitZooError",

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import registry
-from .config import ModelConfig
 from .errors import ClitZooError, ConfigError, WeightsError, is_out_of_memory
 from .model import SuperResolver
-from .model_folder import model_card, write_model_folder
-from .settings import show
+from .zoo import registry
+from .zoo.config import ModelConfig
+from .zoo.folder import model_card, write_model_folder
+from .zoo.schema import show
 
 # Weights in float32 at config.MAX_PARAMETERS, and Adam's two moments of them, make 2.4 GB.
 MAX_CHECKPOINT_BYTES = 4 * 2**30

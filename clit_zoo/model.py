@@ -13,12 +13,12 @@ from clit_kernels import BACKENDS
 from clit_kernels.decode_stage import why_not
 
 from . import geometry, imaging
-from .config import ModelConfig
 from .decoders import build_decoder
 from .encoders import build_encoder
 from .errors import ConfigError, ImageError, ScaleError
 from .geometry import Size
-from .model_folder import model_card, write_model_folder
+from .zoo.config import ModelConfig
+from .zoo.folder import model_card, write_model_folder
 
 Progress = Callable[[float], None]
 
@@ -245,7 +245,7 @@ class SuperResolver(nn.Module):
         Raises:
             HubError: the Hub cannot be reached or refuses.
         """
-        from .hub import push
+        from .zoo.hub import push
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=card)

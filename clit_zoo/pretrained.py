@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from . import hub, registry
-from .config import ModelConfig
 from .errors import ConfigError
 from .model import SuperResolver
+from .zoo import hub, registry
+from .zoo.config import ModelConfig
 
 DTYPES = {
     "float32": torch.float32,

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import clit_zoo
-from clit_zoo import paper
-from clit_zoo.evaluation import Runner, evaluate, model_runner
+from clit_zoo.evaluation import Runner, evaluate, model_runner, paper
 from clit_zoo.training.start import first_stages
 
 

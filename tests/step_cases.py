@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from clit_zoo import ops
-from clit_zoo.config import ModelConfig
 from clit_zoo.decoders import clit
+from clit_zoo.decoders import compiled as ops
 from clit_zoo.geometry import Raster
 from clit_zoo.model import SuperResolver
+from clit_zoo.zoo.config import ModelConfig
 
 KINDS = ("points", "raster", "blocks", "grid")
 """The model's four calls: query, query_raster, query_blocks and forward."""

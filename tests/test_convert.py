@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from clit_zoo.commands.convert import command
-from clit_zoo.config import ModelConfig
 from clit_zoo.convert import convert_checkpoint
 from clit_zoo.errors import ClitZooError, ConfigError, WeightsError
 from clit_zoo.model import SuperResolver
 from clit_zoo.training.checkpoint import save_checkpoint
+from clit_zoo.zoo.config import ModelConfig
 
 EDSR = {"name": "edsr-baseline", "args": {"no_upsampling": True, "n_resblocks": 1, "n_feats": 8}}
 ARGS = {

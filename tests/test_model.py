@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from clit_zoo.config import ModelConfig
 from clit_zoo.errors import ImageError, ScaleError
 from clit_zoo.geometry import Raster, pixel_centres
 from clit_zoo.model import SuperResolver
+from clit_zoo.zoo.config import ModelConfig
 
 
 @pytest.fixture

@@ -41,5 +41,5 @@ def test_weights_reach_the_wheel(tmp_path):
     assert {name for name in names if "some-model" in name} == {
         f"clit_zoo/weights/some-model/{name}" for name in FILES
     }
-    assert "clit_zoo/registry.py" in names and "clit_kernels/__init__.py" in names
+    assert "clit_zoo/zoo/registry.py" in names and "clit_kernels/__init__.py" in names
     assert not any(name.startswith(("tests/", "weights/", "kernels/")) for name in names)

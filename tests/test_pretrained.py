@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import clit_zoo
-from clit_zoo import hub
 from clit_zoo.errors import ConfigError
 from clit_zoo.pretrained import pick_device
+from clit_zoo.zoo import hub
 
 SMALL = {"encoder": {"blocks": 1, "channels": 8}, "decoder": {"dim": 8, "heads": 2, "hidden_dims": [8]}}
 

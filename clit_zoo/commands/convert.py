@@ -25,8 +25,8 @@ def convert(checkpoint: Path, folder: Path, name: str | None, overwrite: bool) -
     Nothing in the checkpoint is run, and unknown content is refused.
     """
     # torch takes a second to import, which --help must not.
-    from ..config import ModelConfig
     from ..convert import convert_checkpoint
+    from ..zoo.config import ModelConfig
 
     written = convert_checkpoint(checkpoint, folder, name=name, overwrite=overwrite)
     config = ModelConfig.from_json(written / "config.json")

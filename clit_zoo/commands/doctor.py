@@ -49,7 +49,7 @@ def command(as_json: bool) -> int:
 
 
 def _versions(problems: list[str]) -> dict[str, str]:
-    from .._version import __version__
+    from .. import __version__
 
     versions = {"clit_zoo": __version__, "python": platform.python_version(), "system": platform.platform()}
     for package in PACKAGES:
@@ -132,7 +132,7 @@ def _exactness(backend: str, kind: str, dtype: torch.dtype, problems: list[str])
 def _threads() -> dict[str, Any]:
     import torch
 
-    from ..threads import free_cores
+    from .threads import free_cores
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -162,9 +162,9 @@ def _cache(problems: list[str]) -> dict[str, Any]:
 
 def _embedded(problems: list[str]) -> dict[str, str]:
     """Each embedded model is loaded for real: configuration, names, shapes and bytes."""
-    from .. import hub, registry
     from ..errors import ClitZooError
     from ..model import SuperResolver
+    from ..zoo import hub, registry
 
     answers = {}
     for name, entry in registry.REGISTRY.items():

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from ..atomic import replacing
 from ..errors import ClitZooError
-from ..files import replacing
 from .loading import load, precision_options
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from .. import hub, registry
-from ..config import ModelConfig
 from ..errors import HubError, WeightsNotFoundError
-from ..model_folder import CARD_FILE, ModelFiles
+from ..zoo import hub, registry
+from ..zoo.config import ModelConfig
+from ..zoo.folder import CARD_FILE, ModelFiles
 
 
 @click.command("info")

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from .. import registry
+from ..zoo import registry
 
 
 @click.command("list")

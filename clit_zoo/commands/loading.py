@@ -20,7 +20,7 @@ def load(model: str, device: str, dtype: str | None, backend: str) -> SuperResol
     """
     import clit_zoo
 
-    from ..threads import use_free_cores
+    from .threads import use_free_cores
 
     use_free_cores()
     resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto", backend=backend)

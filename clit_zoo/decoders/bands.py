@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import geometry
 from ..geometry import Size
-from ..sampling import resample_axis
+from .sampling import resample_axis
 
 BAND_BYTES = 160 << 20
 """Working set of one band, all stages together. 40 MiB was as fast; below that the halo starts to count."""

@@ -18,10 +18,10 @@ from clit_kernels.position_bias import BANDS
 
 from .. import geometry
 from ..geometry import Size
-from ..ops import decode_stage
-from ..sampling import resample_grid, sample_border
 from .bands import BandedMap, cut_rows
 from .blocks import block_maps
+from .compiled import decode_stage
+from .sampling import resample_grid, sample_border
 
 GAIN = 0.75
 """Weight of the residual of the stage before (equation 9's lambda)."""

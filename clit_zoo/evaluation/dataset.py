@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ClitZooError, ImageError
-from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
-from ..resize import imresize, pil_bicubic
+from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
+from .resize import imresize, pil_bicubic
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ClitZooError
-from ..paper import dataset_name
 from .metrics import as_rgb, gray, luminance, psnr, ssim
+from .paper import dataset_name
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from .. import paper
-from .._version import __version__
+from .. import __version__
+from . import paper
 from .dataset import plain_name
 from .results import Mean, Results
 

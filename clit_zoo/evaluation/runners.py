@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .._version import __version__
+from .. import __version__
 from ..errors import is_out_of_memory
-from ..resize import imresize
+from .resize import imresize
 
 
 class Runner:

@@ -4,10 +4,9 @@
 for files, keeping 16 bits, alpha, ICC profile, EXIF and resolution.
 """
 
-from ..files import is_picture_name
-from .convert import decode, encode, enlarge, enlarge_picture
+from .any_kind import decode, encode, enlarge, enlarge_picture
 from .files import MAX_INPUT_PIXELS, Header, probe, read
-from .formats import OUTPUT_FORMATS, OutputFormat, check_output, format_of
+from .formats import OUTPUT_FORMATS, OutputFormat, check_output, format_of, is_picture_name
 from .picture import Picture
 from .write import flattened, write
 

@@ -15,8 +15,8 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files import UNREADABLE, WEB_ADDRESS, is_unreadable_name, web_address
 from . import metadata, png, tiff
+from .formats import UNREADABLE, WEB_ADDRESS, is_unreadable_name, web_address
 from .picture import Origin, Picture, from_samples
 from .pil import from_pil, has_alpha
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,3 +77,59 @@ def check_output(
         was = "32-bit floating-point" if bits == 32 else f"{bits}-bit"
         return [f"{was} samples are written as {kept} bits: {form.name.upper()} holds no more."]
     return []
+
+
+PHOTOGRAPH_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".jpe", ".jfif")
+"""Of pictures to train on and to measure: formats of one picture, whose depth their readers tell.
+
+Pillow cuts the samples of others to 8 bits without a word, or shows the first frame of several.
+"""
+
+PICTURE_SUFFIXES = (
+    *PHOTOGRAPH_SUFFIXES, ".apng", ".gif", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2",
+)  # fmt: skip
+
+UNREADABLE_SUFFIXES = (
+    ".heic", ".heif", ".hif", ".jxl",
+    ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".orf", ".rw2", ".rwl",
+    ".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mrw", ".kdc", ".dcr", ".erf", ".mef", ".mos", ".gpr",
+)  # fmt: skip
+"""Of photographs that no reader here knows, raw ones most of all: they are named where they are left out."""
+
+UNREADABLE = "its format cannot be read here: save it as JPEG, PNG or TIFF first"
+
+
+def is_picture_name(path: str | os.PathLike) -> bool:
+    """Whether a folder's file is taken for a picture that can be enlarged, by its extension."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_unreadable_name(path: str | os.PathLike) -> bool:
+    """Whether it is taken for a photograph in a format that cannot be read."""
+    return Path(path).suffix.lower() in UNREADABLE_SUFFIXES
+
+
+def is_photograph_name(path: str | os.PathLike) -> bool:
+    """Whether it is taken for one to train on or to measure; hidden files are not."""
+    path = Path(path)
+    return path.suffix.lower() in PHOTOGRAPH_SUFFIXES and not path.name.startswith(".")
+
+
+def why_left_out(path: str | os.PathLike) -> str | None:
+    """Why a picture is neither trained on nor measured, by its name; None where it is, or is no picture."""
+    if Path(path).name.startswith(".") or is_photograph_name(path):
+        return None
+    if is_unreadable_name(path):
+        return UNREADABLE
+    if is_picture_name(path):
+        return "frames or depth of its format could be lost unseen: save it as JPEG, PNG or TIFF first"
+    return None
+
+
+WEB_ADDRESS = "is a web address, which is not read; download the picture first."
+
+
+def web_address(path: str | os.PathLike) -> str | None:
+    """The web address that was given as a path, which takes one of its slashes away; None if it is none."""
+    found = re.match(r"(https?|ftp):[/\\]+(.*)", os.fspath(path), re.IGNORECASE)
+    return f"{found[1]}://{found[2]}" if found else None

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor
 
+from ..atomic import replacing
 from ..errors import ImageError
-from ..files import replacing
 from . import metadata, png, tiff
 from .formats import OutputFormat, check_output, format_of, stored_bits
 from .picture import Picture, bands, to_samples
@@ -28,7 +28,7 @@ def write(
     quality: int | None = None,
     flatten: str | None = None,
 ) -> list[str]:
-    """Write one picture, whole or not at all (see `clit_zoo.files`); returns notices.
+    """Write one picture, whole or not at all (see `clit_zoo.atomic`); returns notices.
 
     format: "png", "jpeg", "webp" or "tiff"; by the path's extension if None.
     quality: 1 to 100, 95 if None, for JPEG and WebP; 100 makes WebP lossless. PNG and TIFF always are.

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from ..config import ModelConfig
 from ..evaluation import Results, render
-from ..model_folder import model_card
+from ..zoo.config import ModelConfig
+from ..zoo.folder import model_card
 from .recipe import Recipe
 
 HUB_OPTIONS = ("--model", "--datasets", "--data-name")

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from ..atomic import remove_stale, replacing
 from ..errors import ClitZooError
-from ..files import remove_stale, replacing
 
 FORMAT = "clit_zoo run/1"
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..atomic import remove_stale, replacing
 from ..errors import ClitZooError
-from ..files import remove_stale, replacing
 from .log import LOG_FILE
 from .loop import Run
 from .optim import LOGICAL, ORDER

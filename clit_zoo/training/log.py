@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..files import replacing
+from ..atomic import replacing
 
 LOG_FILE = "log.jsonl"
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import imaging
+from ..atomic import remove_stale, replacing
 from ..errors import ClitZooError, ImageError
-from ..files import PHOTOGRAPH_SUFFIXES, is_photograph_name, remove_stale, replacing, why_left_out
+from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
 
 PIXELS_FILE, INDEX_FILE = "pictures.u8", "pictures.json"
 

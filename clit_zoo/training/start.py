@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from .. import registry
-from ..config import ModelConfig
 from ..decoders.clit import GAIN
 from ..errors import ConfigError, ModelNotFoundError, WeightsNotFoundError
 from ..model import SuperResolver
-from ..model_folder import CONFIG_FILE
 from ..pretrained import from_pretrained
+from ..zoo import registry
+from ..zoo.config import ModelConfig
+from ..zoo.folder import CONFIG_FILE
 
 NEW_STAGES = ("copy", "random")
 FINETUNED = "-finetuned"

@@ -8,14 +8,7 @@ import numpy as np
 
 from ..errors import ClitZooError, ConfigError, ImageError
 from ..evaluation import Results, bicubic, evaluate, model_runner
-from ..evaluation.dataset import (
-    dataset_names,
-    dataset_of,
-    images_in,
-    make_pair,
-    read_original,
-    sizes_at,
-)
+from ..evaluation.dataset import dataset_names, dataset_of, images_in, make_pair, read_original, sizes_at
 from ..evaluation.evaluate import check_scales
 from ..evaluation.metrics import as_rgb
 from ..evaluation.protocol import protocol_for

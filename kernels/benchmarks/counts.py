@@ -19,9 +19,10 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from clit_zoo import geometry, registry
-from clit_zoo.config import ModelConfig
+from clit_zoo import geometry
 from clit_zoo.encoders import build_encoder
+from clit_zoo.zoo import registry
+from clit_zoo.zoo.config import ModelConfig
 
 Size = tuple[int, int]
 

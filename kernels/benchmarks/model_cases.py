@@ -10,8 +10,9 @@ import torch
 from measure import Case, Check, Promise
 from torch import Tensor
 
-from clit_zoo import geometry, registry
+from clit_zoo import geometry
 from clit_zoo.model import SuperResolver
+from clit_zoo.zoo import registry
 
 Size = tuple[int, int]
 

@@ -15,8 +15,9 @@ from clit_kernels.coordinate_decode import coordinate_decode_hoisted, coordinate
 from clit_kernels.decode_stage import decode_stage_hoisted, decode_stage_reference
 from clit_kernels.decode_stage.reference import CHUNK
 from clit_kernels.local_attention import local_attention_hoisted, local_attention_reference
-from clit_zoo import geometry, registry
+from clit_zoo import geometry
 from clit_zoo.decoders import build_decoder
+from clit_zoo.zoo import registry
 
 Size = tuple[int, int]
 

@@ -19,7 +19,8 @@ from training_case import positions, small_stage
 
 from clit_kernels import Queries, Raster, settings
 from clit_kernels.decode_stage.launch import decode_stage_triton
-from clit_zoo import geometry, registry
+from clit_zoo import geometry
+from clit_zoo.zoo import registry
 
 Size = tuple[int, int]
 

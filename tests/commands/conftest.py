@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 import clit_zoo
-from clit_zoo import cli, threads
-from clit_zoo.config import ModelConfig
+from clit_zoo.commands import cli, threads
+from clit_zoo.zoo.config import ModelConfig
 
 
 class Result:

@@ -7,8 +7,8 @@ from safetensors.numpy import save_file
 
 from clit_kernels import self_check
 from clit_kernels.self_check import Verdict
-from clit_zoo import registry
 from clit_zoo.commands import doctor
+from clit_zoo.zoo import registry
 
 
 def test_list(run):
@@ -66,7 +66,7 @@ def test_info_of_nothing(run):
 @pytest.fixture
 def embedded(monkeypatch, tiny_model):
     """The tiny model is all that ships."""
-    from clit_zoo.config import ModelConfig
+    from clit_zoo.zoo.config import ModelConfig
 
     entry = registry.Entry("tiny-lit", ModelConfig.from_json(tiny_model / "config.json"), "tiny")
     monkeypatch.setattr(registry, "REGISTRY", {"tiny-lit": entry})

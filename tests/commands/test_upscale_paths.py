@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clit_zoo import jobs
+from clit_zoo.commands.upscale import plan as jobs
 
 DEFAULT = "edsr-light-lit"
 as_user = pytest.mark.skipif(
@@ -209,7 +209,7 @@ def test_a_precision_is_given_once(run, model, save):
 KILLED = """
 import os, signal, sys
 import clit_zoo
-from clit_zoo import cli
+from clit_zoo.commands import cli
 import clit_zoo.imaging.write
 
 name = sys.argv.pop()

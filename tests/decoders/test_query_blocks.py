@@ -5,8 +5,8 @@ import torch
 
 from clit_kernels.local_attention import local_attention_reference
 from clit_zoo import geometry
-from clit_zoo.config import ModelConfig
 from clit_zoo.model import SuperResolver
+from clit_zoo.zoo.config import ModelConfig
 
 TOLERANCE = 1e-7
 SIDE = 8  # pixels of the last map that a block spans

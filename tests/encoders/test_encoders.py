@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clit_zoo import settings
 from clit_zoo.encoders import ENCODERS, build_encoder
+from clit_zoo.zoo import schema as settings
 
 SMALL = {
     "edsr": {"channels": 8, "blocks": 2},

@@ -28,7 +28,7 @@ from measure import Case, Check, Promise, measure  # noqa: E402
 from report import Report  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from clit_zoo import registry  # noqa: E402
+from clit_zoo.zoo import registry  # noqa: E402
 
 CPU = torch.device("cpu")
 PAPER = counts.Shape(256, 8, 3, (256, 256, 256, 256, 3))

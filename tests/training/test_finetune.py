@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 import clit_zoo
-from clit_zoo.config import ModelConfig
 from clit_zoo.errors import ClitZooError
 from clit_zoo.training.card import Training, training_card
 from clit_zoo.training.log import read_log
 from clit_zoo.training.recipe import Recipe
+from clit_zoo.zoo.config import ModelConfig
 
 
 def run_as_program(script, words: list[str], monkeypatch) -> str:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny_training import PATCH, tiny_model
 
-from clit_zoo.config import ModelConfig
 from clit_zoo.errors import ClitZooError
 from clit_zoo.model import SuperResolver
 from clit_zoo.training import legs
@@ -16,6 +15,7 @@ from clit_zoo.training.legs import INDEX, read_leg, write_leg
 from clit_zoo.training.log import read_log
 from clit_zoo.training.loop import Run
 from clit_zoo.training.recipe import Recipe
+from clit_zoo.zoo.config import ModelConfig
 
 STEPS = 12
 OVERHEAD = 1 << 20  # set aside for the index and the log

@@ -106,11 +106,11 @@ def test_a_cascade_of_a_registered_model_takes_its_name(tmp_path):
 
 
 def test_a_model_without_weights_says_how_to_train_it(monkeypatch):
-    monkeypatch.setattr("clit_zoo.registry.embedded_folder", lambda name: None)
+    monkeypatch.setattr("clit_zoo.zoo.registry.embedded_folder", lambda name: None)
     monkeypatch.setitem(
-        clit_zoo.registry.REGISTRY,
+        clit_zoo.zoo.registry.REGISTRY,
         "bare",
-        clit_zoo.registry.Entry("bare", clit_zoo.registry.get("rdn-lit").config, ""),
+        clit_zoo.zoo.registry.Entry("bare", clit_zoo.zoo.registry.get("rdn-lit").config, ""),
     )
     with pytest.raises(WeightsNotFoundError, match="--from-scratch"):
         starting_model("bare")

@@ -2,8 +2,8 @@
 
 import torch
 
-from clit_zoo.config import ModelConfig
 from clit_zoo.model import SuperResolver
+from clit_zoo.zoo.config import ModelConfig
 
 PATCH = 16
 

@@ -1,0 +1,37 @@
+"""The real client in a process of its own (HF_ENDPOINT is read at import), taking calls of clit_zoo.zoo.hub.
+
+A line in: {"call": "resolve", "args": […], "kwargs": {…}, "row": {…}}; `row` changes a registry row for it.
+A line out: {"result": …} or {"error": class, "message": text}, "seconds", and "torch": was it imported?
+"""
+
+import dataclasses
+import json
+import sys
+import time
+
+from clit_zoo.errors import ClitZooError
+from clit_zoo.zoo import hub, registry
+
+
+def answer(request):
+    rows = dict(registry.REGISTRY)
+    if row := request.get("row"):
+        name = row.pop("name")
+        registry.REGISTRY[name] = dataclasses.replace(rows[name], **row)
+    start = time.perf_counter()
+    try:
+        result = getattr(hub, request["call"])(*request["args"], **request["kwargs"])
+        if isinstance(result, hub.ModelFiles):
+            result = dataclasses.asdict(result)
+        reply = {"result": result}
+    except ClitZooError as error:
+        reply = {"error": type(error).__name__, "message": str(error)}
+    except Exception as error:  # a failure of the library: nothing else may escape
+        reply = {"error": f"not ours: {type(error).__name__}", "message": str(error)}
+    finally:
+        registry.REGISTRY.update(rows)
+    return reply | {"seconds": time.perf_counter() - start, "torch": "torch" in sys.modules}
+
+
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line)), default=str), flush=True)

@@ -1,0 +1,280 @@
+"""Reading strangers' weights and writing our own."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from clit_zoo.errors import ClitZooError, WeightsError, WeightsNotFoundError
+from clit_zoo.zoo import folder as model_folder
+from clit_zoo.zoo import hub, registry
+from clit_zoo.zoo.config import ModelConfig
+from clit_zoo.zoo.folder import HERE, check_weights, files_in, model_card, read_weights, write_model_folder
+
+CONFIG = registry.get("edsr-lit").config
+SHAPES = {"a.weight": (3, 2), "a.bias": (3,)}
+
+
+def state(**changes):
+    return {"a.weight": torch.arange(6.0).reshape(3, 2), "a.bias": torch.ones(3)} | changes
+
+
+def saved(tmp_path, tensors):
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({name: np.asarray(tensor) for name, tensor in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_round_trip(tmp_path, dtype):
+    tensors = {name: tensor.to(dtype) for name, tensor in state().items()}
+    folder = write_model_folder(tmp_path / "new" / "model", CONFIG, tensors, "# card\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    found = read_weights(folder / "model.safetensors", SHAPES)
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == dtype and torch.equal(found[name], tensor)
+    assert ModelConfig.from_json(folder / "config.json") == CONFIG
+    assert (folder / "README.md").read_text() == "# card\n"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_all_files_have_the_permissions_of_new_ones(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~mask}
+
+
+def test_shared_and_strided_tensors(tmp_path):
+    base = torch.arange(9.0).reshape(3, 3)
+    folder = write_model_folder(tmp_path / "x", CONFIG, {"a.weight": base.t()[:, :2], "a.bias": base[0]}, "")
+    found = read_weights(folder / "model.safetensors", SHAPES)
+    assert torch.equal(found["a.weight"], base.t()[:, :2]) and torch.equal(found["a.bias"], base[0])
+
+
+def test_load(tmp_path):
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
+    asked = []
+
+    def build(config):
+        asked.append(config)
+        module = torch.nn.Module()
+        module.a = torch.nn.Linear(2, 3, device="meta")
+        return module
+
+    loaded = hub.load(folder, build)
+    assert asked == [CONFIG] and loaded.config == CONFIG
+    assert loaded.origin == f"folder {folder}"
+    assert torch.equal(loaded.state_dict["a.weight"], state()["a.weight"])
+
+
+@pytest.mark.parametrize(
+    "tensors, words",
+    [
+        ({"a.weight": np.zeros((3, 2), "f4")}, ["1 tensor missing (a.bias)"]),
+        (state(b=np.zeros(1, "f4")), ["1 tensor unknown (b)"]),
+        (state(**{"a.weight": np.zeros((2, 3), "f4")}), ["a.weight", "2×3", "expected 3×2"]),
+        (state(**{"a.bias": np.zeros(3, "f8")}), ["a.bias: F64"]),
+        (state(**{"a.bias": np.zeros(3, "i8")}), ["a.bias: I64"]),
+        (state(**{"a.bias": np.float32([1, np.nan, 1])}), ["not finite", "a.bias"]),
+        (state(**{"a.bias": np.float32([1, np.inf, 1])}), ["not finite", "a.bias"]),
+        (state(**{f"x{i}": np.zeros(1, "f4") for i in range(9)}), ["9 tensors unknown", "and 5 more"]),
+    ],
+)
+def test_tensors_refused(tmp_path, tensors, words):
+    path = saved(tmp_path, tensors)
+    with pytest.raises(WeightsError) as error:
+        read_weights(path, SHAPES)
+    for word in [*words, str(path)]:
+        assert word in str(error.value)
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    header = json.dumps(
+        {"a.weight": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 24]}}
+    ).encode()
+    return {
+        "empty": b"",
+        "truncated": data[:-5],
+        "longer": data + b"x",
+        "pickle": b"\x80\x04\x95" + data,
+        "header of exabytes": struct.pack("<Q", 2**60) + data[8:],
+        "shape beyond the data": struct.pack("<Q", len(header)) + header + b"\0" * 24,
+    }
+
+
+@pytest.mark.parametrize("case", damaged(b"-" * 99))
+def test_damaged_file(tmp_path, case):
+    path = saved(tmp_path, state())
+    path.write_bytes(damaged(path.read_bytes())[case])
+    with pytest.raises(WeightsError, match="is damaged or no safetensors file"):
+        check_weights(path, SHAPES)
+
+
+def test_file_missing_too_large_or_folder(tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_weights(tmp_path / "none.safetensors", SHAPES)
+    with pytest.raises(WeightsError, match="not a file"):
+        read_weights(tmp_path, SHAPES)
+    path = saved(tmp_path, state())
+    monkeypatch.setattr(model_folder, "MAX_WEIGHTS_BYTES", 100)
+    with pytest.raises(WeightsError, match="at most 100"):
+        read_weights(path, SHAPES)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    for bad, words in (
+        (torch.tensor([1.0, torch.nan, 1.0]), "not finite"),
+        (torch.ones(3).double(), "float64"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            write_model_folder(tmp_path / "x", CONFIG, state(**{"a.bias": bad}), "")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("card", "words"), [("\udcff", "UTF-8"), (3, "of type int; pass text")])
+def test_a_card_that_cannot_be_written_leaves_nothing_behind(tmp_path, card, words):
+    with pytest.raises(ClitZooError, match=words):
+        write_model_folder(tmp_path / "x", CONFIG, state(), card)
+    assert not (tmp_path / "x").exists()
+    write_model_folder(tmp_path / "x", CONFIG, state(), "# card")
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "")
+    with monkeypatch.context() as patch:
+        patch.setattr(model_folder.os, "stat", denied)
+        with pytest.raises(WeightsNotFoundError, match="check its permissions"):
+            files_in(folder, "here")
+
+
+def test_the_folder_of_a_training_run(tmp_path):
+    def refusal():
+        with pytest.raises(WeightsNotFoundError, match=r"has no config\.json") as error:
+            files_in(tmp_path, "here")
+        return str(error.value)
+
+    (tmp_path / "checkpoint.pt").touch()
+    assert "clit-zoo convert" in refusal()
+    (tmp_path / "log.jsonl").touch()
+    assert "not ended" in refusal() and str(tmp_path / "model") in refusal() and "convert" not in refusal()
+    write_model_folder(tmp_path / "best", CONFIG, state(), "")
+    assert refusal().endswith(f"Did you mean {tmp_path / 'best'}?")
+    write_model_folder(tmp_path / "model", CONFIG, state(), "")
+    assert refusal().endswith(f"Did you mean {tmp_path / 'model'} or {tmp_path / 'best'}?")
+
+
+def test_overwrite(tmp_path):
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "first")
+    with pytest.raises(ClitZooError, match=r"already holds config\.json"):
+        write_model_folder(folder, CONFIG, state(), "second")
+    assert (folder / "README.md").read_text() == "first"
+    write_model_folder(folder, CONFIG, state(), "second", overwrite=True)
+    assert (folder / "README.md").read_text() == "second"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    folder = write_model_folder(tmp_path / "x", CONFIG, state(), "first")
+    before = (folder / "model.safetensors").read_bytes()
+
+    def fail(tensors, path, metadata):
+        path.write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(ClitZooError, match="No space left"):
+        write_model_folder(folder, CONFIG, state(), "second", overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_disk_that_fills_up_leaves_no_half_a_model(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, data):
+        write(path, data[:9])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ClitZooError, match="No space left"):
+            write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+    assert list((tmp_path / "x").iterdir()) == []
+    write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+
+
+FULL_DISK = """
+import resource, sys, torch
+from clit_zoo.zoo import registry
+from clit_zoo.errors import ClitZooError
+from clit_zoo.zoo.folder import write_model_folder
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+tensors = {"a": torch.ones(10_000)}
+try:
+    write_model_folder(sys.argv[1], registry.get("edsr-lit").config, tensors, "card " * 20_000)
+except ClitZooError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [1000, 50_000])  # the weights do not fit, the card does not
+def test_a_disk_that_is_really_full_is_told_of(tmp_path, limit):
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "x"), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'x'} cannot be written (") and "too large" in done.stdout
+    assert os.listdir(tmp_path / "x") == []
+
+
+def test_an_interrupted_write_can_be_repeated(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+    assert os.listdir(tmp_path / "x") == []
+    write_model_folder(tmp_path / "x", CONFIG, state(), "card")
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ClitZooError, match="cannot be written"):
+        write_model_folder(tmp_path / "file" / "x", CONFIG, state(), "")
+
+
+def test_card():
+    text = model_card(
+        CONFIG, repo_id="org/x", license="apache-2.0", datasets=("org/data",), body="Trained so."
+    )
+    assert text.startswith("---\nlicense: apache-2.0\nlibrary_name: clit_zoo\npipeline_tag: image-to-image\n")
+    for part in (
+        'from_pretrained("org/x")',
+        "Trained so.",
+        "| decoder | radius | 3 |",
+        "| model | parameters | 6,549,067 |",
+        "CVPR 2023",
+    ):
+        assert part in text
+    assert "license" not in model_card(CONFIG)
+    # a model of the same name may be another one
+    assert f'from_pretrained("{CONFIG.name}")' not in model_card(CONFIG) and HERE in model_card(CONFIG)
+    with pytest.raises(ClitZooError, match="identifier"):
+        model_card(CONFIG, license="mit\ntags: [x]")
