@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ClitZooError, ImageError
 from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
+from .degrade import Degradation
 from .resize import imresize, pil_bicubic
 
 if TYPE_CHECKING:
@@ -189,8 +190,17 @@ class Pair:
 
     low: Callable[[], np.ndarray]  # made on demand: a resumed evaluation asks for few of them
     high: np.ndarray
-    lr: str  # "given", "MATLAB bicubic" or "Pillow bicubic"
+    lr: str  # "given", "MATLAB bicubic" or "Pillow bicubic"; and ", then jpeg:70", say
     lr_key: str  # changes when the low-resolution picture does
+
+    def degraded(self, how: Degradation) -> "Pair":
+        """The pair with a degraded low-resolution picture."""
+        return replace(
+            self,
+            low=lambda: how(self.low()),
+            lr=f"{self.lr}, then {how.word}",
+            lr_key=f"{self.lr_key} {how.word}",
+        )
 
 
 def sizes_at(size: tuple[int, int], scale: float) -> tuple[tuple[int, int], tuple[int, int]]:

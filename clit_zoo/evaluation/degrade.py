@@ -52,7 +52,7 @@ def gaussian_blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def motion_blur(pixels: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Blur along a line of ``length`` pixels through the pixel, ``angle`` in radians: a mean of shifted copies."""
+    """Blur along a line of ``length`` pixels through each pixel, ``angle`` in radians."""
     along = np.linspace(-length / 2, length / 2, int(np.ceil(length)) + 1)
     offsets = [(round(t * np.sin(angle)), round(t * np.cos(angle))) for t in along]
     reach = int(np.ceil(length / 2))
@@ -72,10 +72,10 @@ def camera(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One of ``DEGRADATIONS``, as the word that asks for it.
+    """One degradation.
 
     Attributes:
-        word: "jpeg:70", say.
+        word: that asks for it, see ``degradation``.
         apply: the picture and a generator of random numbers -> the degraded picture.
     """
 
@@ -88,8 +88,7 @@ class Degradation:
         return self.apply(pixels, np.random.default_rng(seed))
 
 
-DEGRADATIONS = {"jpeg": (1, 100), "webp": (1, 100), "noise": (0, 100), "blur": (0, 20)}
-"""The least and the largest number after the colon; "camera" takes none."""
+_NUMBERS = {"jpeg": (1, 100), "webp": (1, 100), "noise": (0, 100), "blur": (0, 20)}
 
 
 def degradation(word: str) -> Degradation:
@@ -106,13 +105,13 @@ def degradation(word: str) -> Degradation:
     if word == "camera":
         return Degradation(word, camera)
     try:
-        low, high = DEGRADATIONS[name]
+        low, high = _NUMBERS[name]
         number = int(tail) if name in ("jpeg", "webp") else float(tail)
         if not low <= number <= high:
             raise ValueError
     except (KeyError, ValueError) as error:
-        known = ", ".join(f"{key}:N (N from {low} to {high})" for key, (low, high) in DEGRADATIONS.items())
-        raise ClitZooError(f"There is no degradation {word!r}: choose from {known}, camera.") from error
+        known = ", ".join(f"{key}:N with N from {low} to {high}" for key, (low, high) in _NUMBERS.items())
+        raise ClitZooError(f"There is no degradation {word!r}: choose from {known}; or camera.") from error
     if name == "jpeg":
         return Degradation(word, lambda pixels, rng: jpeg(pixels, int(number)))
     if name == "webp":

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ClitZooError, ImageError, ScaleError
 from .dataset import (
     Original,
+    Pair,
     dataset_of,
     images_in,
     left_out_of,
@@ -20,6 +21,7 @@ from .dataset import (
     plain_name,
     read_original,
 )
+from .degrade import degradation
 from .metrics import as_rgb
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
@@ -34,6 +36,7 @@ def evaluate(
     protocol: str | Protocol = "auto",
     lr_folder: str | Path | None = None,
     *,
+    degrade: str = "",
     dataset: str | None = None,
     limit: int | None = None,
     ssim: bool = True,
@@ -51,6 +54,8 @@ def evaluate(
         protocol: "benchmark", "div2k", "auto" (by the dataset's name), or a ``Protocol``.
         lr_folder: given low-resolution pictures (``low_folders`` says how they are found). Without it they
             are made: MATLAB's bicubic up to ×4, Pillow's above, as in the papers.
+        degrade: what happens to the low-resolution pictures first, such as "jpeg:70"; nothing where left
+            out. See ``degrade.degradation``.
         dataset: what to call the dataset; by default the folder's name.
         limit: score only the first so many images.
         ssim: measure SSIM as well as PSNR.
@@ -62,7 +67,8 @@ def evaluate(
         of a format that is not measured are in its ``skipped`` with the reason, and in no average.
 
     Raises:
-        ClitZooError: a folder is missing or empty, or a scale, protocol or resume file is not usable.
+        ClitZooError: a folder is missing or empty, or a scale, protocol, degradation or resume file is not
+            usable.
         ResumeError: a score could not be kept; its ``results`` are those so far.
     """
     runner = as_runner(run)
@@ -70,6 +76,7 @@ def evaluate(
     folder = Path(hr_folder)
     name = dataset or dataset_of(folder)
     rules = protocol_for(protocol, plain_name(name))
+    how = degradation(degrade) if degrade else None
     if limit is not None and limit < 1:
         raise ClitZooError(f"A limit of {limit} images leaves nothing to evaluate: give 1 or more.")
     paths = images_in(folder)[:limit]
@@ -97,7 +104,9 @@ def evaluate(
                 continue
             for scale in wanted:
                 try:
-                    score, key = _score(runner, rules, original, name, scale, low[scale], ssim, done)
+                    pair = make_pair(original, scale, low[scale])
+                    pair = pair.degraded(how) if how else pair
+                    score, key = _score(runner, rules, original, pair, name, scale, ssim, done)
                 except (ClitZooError, OSError, MemoryError) as error:
                     results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))
                 else:
@@ -135,14 +144,13 @@ def _score(
     runner: Runner,
     rules: Protocol,
     original: Original,
+    pair: Pair,
     dataset: str,
     scale: float,
-    lr_folder: Path | None,
     with_ssim: bool,
     done: ResumeFile | None,
 ) -> tuple[Score, tuple[Any, ...] | None]:
     """The score, and the key under which the resume file, if there is one, has it or is to have it."""
-    pair = make_pair(original, scale, lr_folder)
     size = (pair.high.shape[0], pair.high.shape[1])
     if not rules.leaves_some(size, scale):
         raise ImageError(

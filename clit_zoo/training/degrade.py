@@ -10,14 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..evaluation.degrade import (
-    gaussian_blur,
-    gaussian_noise,
-    jpeg,
-    motion_blur,
-    poisson_noise,
-    webp,
-)
+from ..evaluation.degrade import gaussian_blur, gaussian_noise, jpeg, motion_blur, poisson_noise, webp
 
 Range = tuple[float, float]
 
@@ -33,7 +26,7 @@ KERNELS = {
 
 
 @dataclass(frozen=True)
-class Degradation:
+class RandomDegradation:
     """Which degradations there are, and how often. Lengths are in low-resolution pixels.
 
     Attributes:
@@ -84,7 +77,9 @@ class Degradation:
         if chance < self.jpeg + self.webp:
             if rng.random() < self.twice:
                 low = self._jpeg(low, rng)
-            low = self._jpeg(low, rng) if chance < self.jpeg else webp(low, self._quality(rng), shift=_shift(rng))
+            if chance < self.jpeg:
+                return self._jpeg(low, rng)
+            return webp(low, self._quality(rng), shift=_shift(rng))
         return low
 
     def _noisy(self, low: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -104,7 +99,7 @@ class Degradation:
         return int(rng.integers(self.quality[0], self.quality[1] + 1))
 
 
-DEGRADATIONS = {"photo": Degradation()}
+DEGRADATIONS = {"photo": RandomDegradation()}
 
 
 def _reduced(crop: np.ndarray, patch: int, kernel: str) -> np.ndarray:
