@@ -4,6 +4,7 @@ The order is that of a camera and a web site: light is blurred, the picture is r
 file is written once or twice. The targets stay the clean pixels, so a model learns to undo all of it.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,14 +15,14 @@ from ..evaluation.degrade import gaussian_blur, gaussian_noise, jpeg, motion_blu
 
 Range = tuple[float, float]
 
-# All are antialiased and keep the picture's centre in place, as Pillow's are; only "nearest", by its nature,
-# takes the one pixel at the centre, or below and right of it where the centre lies between two.
+# All but "nearest" are antialiased, and all keep every pixel in place; "nearest" takes the one pixel at the centre,
+# or below and right of it where the centre lies between two.
 KERNELS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
-    "area": Image.Resampling.BOX,
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
+    "area": None,  # not Pillow's BOX, which takes whole pixels, and of two at equal distance the one on the left
 }
 
 
@@ -103,7 +104,20 @@ DEGRADATIONS = {"photo": RandomDegradation()}
 
 
 def _reduced(crop: np.ndarray, patch: int, kernel: str) -> np.ndarray:
+    if kernel == "area":
+        share = _overlaps(len(crop), patch)
+        low = np.einsum("ij,jkc,lk->ilc", share, crop.astype(np.float32), share, optimize=True)
+        return np.rint(low).astype(np.uint8)
     return np.asarray(Image.fromarray(crop).resize((patch, patch), KERNELS[kernel]))
+
+
+@functools.lru_cache(maxsize=256)
+def _overlaps(side: int, patch: int) -> np.ndarray:
+    """(patch, side): how much of each of ``patch`` pixels each of ``side`` pixels covers."""
+    edges = np.arange(patch + 1)[:, None] * side / patch
+    pixels = np.arange(side)
+    inside = np.clip(np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels), 0, None)
+    return (inside * patch / side).astype(np.float32)
 
 
 def _shift(rng: np.random.Generator) -> tuple[int, int]:
