@@ -19,6 +19,7 @@ from . import metadata, png, tiff
 from .formats import UNREADABLE, WEB_ADDRESS, is_unreadable_name, web_address
 from .picture import Origin, Picture, from_samples
 from .pil import from_pil, has_alpha
+from .quality import jpeg_quality, webp_quality
 
 # Three times Pillow's own limit against decompression bombs. As float32 colour this many pixels take 3 GiB.
 MAX_INPUT_PIXELS = 2**28
@@ -28,7 +29,10 @@ _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture before any pixel is decoded; width and height are upright."""
+    """What a file says of its picture before any pixel is decoded; width and height are upright.
+
+    quality: of a JPEG or a lossy WebP, up to 100, as libjpeg and libwebp count; None for other files.
+    """
 
     width: int
     height: int
@@ -36,6 +40,7 @@ class Header:
     alpha: bool
     bits: int
     format: str  # "png", "jpeg", "tiff", "webp", "gif"…
+    quality: int | None = None
 
 
 def probe(path: str | os.PathLike) -> Header:
@@ -59,7 +64,8 @@ def probe(path: str | os.PathLike) -> Header:
             gray = image.mode in ("1", "L", "La", "LA", "I", "F") or image.mode.startswith("I;16")
             bits = 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
             name = "jpeg" if image.format == "MPO" else (image.format or "unknown").lower()
-            return Header(width, height, gray, has_alpha(image), bits, name)
+            quality = webp_quality(file) if name == "webp" else jpeg_quality(image)
+            return Header(width, height, gray, has_alpha(image), bits, name, quality)
 
 
 def read(path: str | os.PathLike) -> Picture:
