@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from ..model import SuperResolver
 
 
-def load(model: str, device: str, dtype: str | None, backend: str) -> SuperResolver:
+def load(
+    model: str, device: str, dtype: str | None, backend: str, strength: float | None = None
+) -> SuperResolver:
     """The model, to compute on the cores that are free; the import of torch is left to this call.
+
+    ``strength`` asks for the model ``between`` two instead of the one named.
 
     Raises:
         ClitZooError: it cannot be had, or ``backend`` cannot serve it there.
@@ -23,7 +27,13 @@ def load(model: str, device: str, dtype: str | None, backend: str) -> SuperResol
     from .threads import use_free_cores
 
     use_free_cores()
-    resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto", backend=backend)
+    options = {"device": device, "dtype": dtype or "auto", "backend": backend}
+    if strength is None:
+        resolver = clit_zoo.from_pretrained(model, **options)
+    else:
+        from ..choice import between
+
+        resolver = between(strength, **options)
     resolver.check_backend()
     return resolver
 

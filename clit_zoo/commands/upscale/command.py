@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .plan import Job, Sizing
     from .report import Report
 
-DEFAULT_MODEL = "edsr-light-lit"
 DEFAULT_SCALE = 4.0
 
 
@@ -73,11 +72,16 @@ class Size(click.ParamType):
 @click.option(
     "-m",
     "--model",
-    default=DEFAULT_MODEL,
-    show_default=True,
     metavar="NAME|FOLDER|REPO",
-    help="See clit-zoo list.",
+    help="See clit-zoo list.  [default: chosen for each picture]",
 )
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    metavar="0-1",
+    help="How much to clean, from 0, for clean pictures, to 1, for JPEGs and noise.  [default: chosen]",
+)
+@click.option("--explain", is_flag=True, help="Say why a picture's model was chosen.")
 @click.option("-s", "--scale", type=Scale(), help="Any number from 1.  [default: 4]")
 @click.option("--width", type=click.IntRange(min=1), help="Output width in pixels; the height follows.")
 @click.option("--height", type=click.IntRange(min=1), help="Output height in pixels; the width follows.")
@@ -103,7 +107,9 @@ def command(
     inputs: tuple[Path, ...],
     out: Path | None,
     recursive: bool,
-    model: str,
+    model: str | None,
+    strength: float | None,
+    explain: bool,
     scale: float | None,
     width: int | None,
     height: int | None,
@@ -122,7 +128,8 @@ def command(
 ) -> int:
     """Enlarge the pictures IN (files or folders) by any factor.
 
-    Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF and
+    JPEGs, lossy WebP and noisy pictures are also cleaned, by a model of their own; -m or --strength decides
+    otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF and
     resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only if all
     is done.
 
@@ -132,6 +139,8 @@ def command(
     """
     if sum(choice is not None for choice in (scale, width, height, size)) > 1:
         raise click.UsageError("Give one of --scale, --width, --height and --size.")
+    if model is not None and strength is not None:
+        raise click.UsageError("Give one of --model and --strength, which mixes two models.")
     if skip_existing and overwrite:
         raise click.UsageError("Give one of --skip-existing and --overwrite.")
     if suffix is not None and re.search(r"[/\\\0]", suffix):

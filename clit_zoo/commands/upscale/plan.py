@@ -58,12 +58,13 @@ class Sizing:
 class Naming:
     """Where outputs go and what they are called.
 
-    out: a folder, or a file if `single`, or None for beside each input. suffix replaces `_x{scale}_{model}`.
+    out: a folder, or a file if `single`, or None for beside each input. model: of all pictures, or None to
+    choose one for each. suffix replaces `_x{scale}_{model}`.
     """
 
     out: Path | None
     single: bool
-    model: str
+    model: str | None
     suffix: str | None = None
     format: str | None = None
 
@@ -75,10 +76,10 @@ class Naming:
             return format_of(self.out)
         return OUTPUT_FORMATS.get(input_format, OUTPUT_FORMATS["png"])
 
-    def target(self, item: Input, label: str, form: OutputFormat) -> Path:
+    def target(self, item: Input, label: str, model: str, form: OutputFormat) -> Path:
         if self.single and self.out is not None:
             return self.out
-        model = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model)
+        model = re.sub(r"[^A-Za-z0-9._-]+", "-", model)
         suffix = f"_{label}_{model}" if self.suffix is None else self.suffix
         folder = item.path.parent if self.out is None else self.out / item.below
         return folder / f"{item.path.stem}{suffix}.{form.extensions[0]}"
@@ -101,6 +102,8 @@ class Job:
     format: str | None = None
     input_size: tuple[int, int] | None = None
     output_size: tuple[int, int] | None = None
+    model: str | None = None
+    why: str | None = None  # this model, where it was chosen for the picture
     status: Status = "planned"
     reason: str | None = None  # why it failed or was skipped
     notices: list[str] = field(default_factory=list)
@@ -273,7 +276,13 @@ def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool
     job.notices = check_output(
         form.name, width, height, alpha=header.alpha, bits=header.bits, flatten=flatten
     )
-    job.target = naming.target(item, sizing.label(header.height, header.width), form)
+    if naming.model is None:
+        from ...choice import choose
+
+        job.model, job.why = choose(item.path)
+    else:
+        job.model = naming.model
+    job.target = naming.target(item, sizing.label(header.height, header.width), job.model, form)
 
 
 def _same_file(target: Path, source: Path) -> bool:
