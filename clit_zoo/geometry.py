@@ -1,18 +1,23 @@
-"""Pixel centres, cells and the cascade's plan: pure functions of sizes.
+"""Where colours are asked for: output sizes, positions and their cells, the cascade's plan.
 
 Coordinates are pixel centres in [-1, 1], (y, x), as in LIIF (Chen et al., CVPR 2021) and CLIT: pixel i of n
-lies at (2 i + 1) / n - 1.
+lies at (2 i + 1) / n - 1. A cell is the size of an output pixel in the same units: (2 / H, 2 / W).
+
+A ``Where`` is a set of positions in the picture with their cell; ``where.on(map_size, device)`` is the same
+set on one feature map, as ``clit_kernels`` takes it. Nothing else rounds a position to a pixel.
 """
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from clit_kernels import Grid, Points, Raster
+import clit_kernels
+from clit_kernels import Grid, Points
 from clit_kernels.position_bias import has_float64
 
 from .errors import ScaleError
@@ -26,12 +31,21 @@ MAX_SCALE = 1000.0
 TIE_STEPS = 2.0**18
 """Positions within half of 1/TIE_STEPS of a pixel from half-way count as half-way."""
 
+GRID_STEPS = 1e-4
+"""A window whose edges lie within this part of an output pixel of the whole picture's pixels shares them."""
+
+FRACTION_STEPS = 1 << 16
+"""Other edges are rounded to fractions of at most this denominator: 1e-5 of an input pixel at worst."""
+
 Size = tuple[int, int]
-Factors = tuple[tuple[float, float], ...]
+"""(height, width) in pixels, here and everywhere in the library."""
+
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels of the input, as Pillow's crop takes it; fractions allowed."""
 
 
 def output_size(
-    h: int, w: int, scale: float | Sequence[float] | None = None, size: Sequence[int] | None = None
+    h: float, w: float, scale: float | Sequence[float] | None = None, size: Sequence[int] | None = None
 ) -> Size:
     """The output size (H, W) of an h x w picture for a scale, a pair (sy, sx) of them, or a target size.
 
@@ -48,7 +62,7 @@ def output_size(
         height, width = int(numbers[0]), int(numbers[1])
         if height < h or width < w:
             raise ScaleError(
-                f"size {width}x{height} (width x height) is smaller than the {w}x{h} input: this library "
+                f"size {width}x{height} (width x height) is smaller than the {w:g}x{h:g} input: this library "
                 "enlarges; ask for at least the input's size"
             )
     else:
@@ -61,7 +75,9 @@ def output_size(
                 raise ScaleError(f"scale {s:g} is out of range: take a number from 1 to {MAX_SCALE:g}")
         height, width = round(h * pair[0]), round(w * pair[1])
     if max(height / h, width / w) > MAX_SCALE:
-        raise ScaleError(f"{w}x{h} to {width}x{height} is more than {MAX_SCALE:g} times; take a smaller size")
+        raise ScaleError(
+            f"{w:g}x{h:g} to {width}x{height} is more than {MAX_SCALE:g} times; take a smaller size"
+        )
     return height, width
 
 
@@ -95,16 +111,16 @@ def axis_factors(scale: float, stages: int, base: float = BASE) -> tuple[float, 
     return (*factors, scale)
 
 
-def plan(h: int, w: int, size: Size, stages: int) -> list[Size]:
-    """Feature-map size of each stage that an h x w picture enlarged to ``size`` passes.
+def plan(h: int, w: int, scales: tuple[float, float], stages: int) -> list[Size]:
+    """Feature-map size of each stage that an h x w picture enlarged by ``scales`` (y, x) passes.
 
     Stage 1 works at (h, w), stage i > 1 at round(h * product of the factors before i). Each axis plans by
     itself; the shorter plan repeats its last map, so that all stages exist on both axes.
     """
     per_axis = []
-    for n, target in zip((h, w), size, strict=True):
+    for n, scale in zip((h, w), scales, strict=True):
         maps, product = [n], 1.0
-        for factor in axis_factors(target / n, stages)[:-1]:
+        for factor in axis_factors(scale, stages)[:-1]:
             product *= factor
             maps.append(round(n * product))
         per_axis.append(maps)
@@ -113,37 +129,248 @@ def plan(h: int, w: int, size: Size, stages: int) -> list[Size]:
     return list(zip(rows, cols, strict=True))
 
 
-def cell_size(feature: Size, output: Size, batch: int, device: torch.device) -> Tensor:
-    """(B, 2) float32 size of an output pixel in half feature pixels: (2 / H * h, 2 / W * w)."""
-    pair = [2 * n / m for n, m in zip(feature, output, strict=True)]
-    return torch.tensor([pair], dtype=torch.float32, device=device).expand(batch, 2)
+class Axis(NamedTuple):
+    """Output pixels along one axis, in whole numbers, so that nothing is rounded before it meets a map.
 
-
-def axis_positions(n: int, m: int, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
-    """Nearest pixel (int64) and offset (float32) on n feature pixels of output pixels [start, stop) of m.
-
-    Half-way positions go to the even pixel, as grid_sample's 'nearest' does. The position's numerator is a
-    whole number, so a tie is exactly a tie.
+    Attributes:
+        start, step, unit: pixel i spans [start + i * step, start + (i + 1) * step] / unit of the picture's
+            side. All ``unit`` pixels of the whole picture are (0, 1, unit, unit).
+        size: number of pixels.
     """
-    i = torch.arange(start, m if stop is None else stop, dtype=torch.float64)
-    position = ((2 * i + 1) * n - m) / (2 * m)
-    index = position.round()
-    return index.long(), (position - index).float()
+
+    start: int
+    step: int
+    unit: int
+    size: int
+
+    @classmethod
+    def whole(cls, m: int) -> "Axis":
+        """All m pixels of an output."""
+        return cls(0, 1, m, m)
+
+    @classmethod
+    def between(
+        cls, n: int, low: float, high: float, *, whole: int | None = None, size: int | None = None
+    ) -> "Axis":
+        """Output pixels between two edges, in pixels of the n-pixel input.
+
+        Args:
+            n: pixels of the input.
+            low, high: the edges, 0 <= low < high <= n.
+            whole: pixels of the whole output whose pixels to take: those nearest to the edges.
+            size: or so many pixels, from edge to edge.
+        """
+        if whole is not None:
+            start, stop = round(low * whole / n), round(high * whole / n)
+            start = min(start, whole - 1)
+            return cls.whole(whole).part(start, max(stop, start + 1))
+        assert size is not None
+        # the edges of a grid of m pixels over the whole picture, where there is one that fits
+        m = round(n * size / (high - low))
+        start = round(low * m / n)
+        if max(abs(low * m / n - start), abs(high * m / n - (start + size))) < GRID_STEPS:
+            return cls.whole(m).part(start, start + size)
+        first, last = (Fraction(edge).limit_denominator(FRACTION_STEPS) / n for edge in (low, high))
+        step = (last - first) / size
+        unit = math.lcm(first.denominator, step.denominator)
+        return cls(int(first * unit), int(step * unit), unit, size)
+
+    def part(self, start: int, stop: int) -> "Axis":
+        """Pixels [start, stop)."""
+        return self._replace(start=self.start + start * self.step, size=stop - start)
+
+    def grown(self, least: int, *maps: int) -> tuple["Axis", int]:
+        """This axis with pixels added on both sides, and how many before it, for sums in the whole's order.
+
+        There are at least ``least`` pixels, on at least 3 pixels of the first map, and on each map all that
+        are nearest to the same pixel, where the picture has them. Products of matrices of 1 to 8 rows are
+        summed in another order than those of more rows (measured: MKL), and exponentials at the end of a row
+        of numbers are rounded otherwise (measured: AVX-512), so fewer pixels would not have the bits of the
+        whole.
+        """
+        if self.start == 0 and self.size == self.unit:
+            return self, 0
+        low, high = -(self.start // self.step), (self.unit - self.start) // self.step
+        more = max(max(least, math.ceil(2 * self.scale(maps[0])) + 1) - self.size, 0)
+        start, stop = max(-(more // 2), low), self.size
+        stop = min(stop + more + start, high)
+        start = max(min(start, stop - self.size - more), low)
+        while start > low and any(self.nearest(start - 1, n) == self.nearest(start, n) for n in maps):
+            start -= 1
+        while stop < high and any(self.nearest(stop - 1, n) == self.nearest(stop, n) for n in maps):
+            stop += 1
+        return self.part(start, stop), -start
+
+    def scale(self, n: int) -> float:
+        """Output pixels for each of the n pixels of the whole side."""
+        return self.unit / (self.step * n)
+
+    def cell(self, n: int) -> float:
+        """Size of an output pixel in half pixels of an n-pixel map."""
+        return 2 * n * self.step / self.unit
+
+    def on(self, n: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Nearest pixel (size,) int64 on an n-pixel map and offset (size,) float32 from it, in pixels.
+
+        Half-way positions go to the even pixel, as grid_sample's 'nearest' does. A position's numerator is a
+        whole number below 2**53, so a tie is exactly a tie, and a part of an axis has the positions it has in
+        the whole.
+        """
+        i = torch.arange(self.size, dtype=torch.float64)
+        middle = 2 * self.start + (2 * i + 1) * self.step
+        position = (middle * n - self.unit) / (2 * self.unit)
+        index = position.round()
+        return index.long().to(device), (position - index).float().to(device)
+
+    def nearest(self, i: int, n: int) -> int:
+        """``on``'s index of pixel i, in whole numbers: tracing needs no tensor's value."""
+        position = (2 * self.start + (2 * i + 1) * self.step) * n - self.unit
+        index, rest = position // (2 * self.unit), position % (2 * self.unit)  # a symbolic size has no divmod
+        return index + (rest > self.unit or (rest == self.unit and index % 2 == 1))
 
 
-def nearest_pixel(i: int, n: int, m: int) -> int:
-    """``axis_positions``' index of output pixel i, in whole numbers: tracing needs no tensor's value."""
-    position = (2 * i + 1) * n - m
-    index, rest = position // (2 * m), position % (2 * m)  # a symbolic size has no divmod
-    return index + (rest > m or (rest == m and index % 2 == 1))
+class Pixels(NamedTuple):
+    """Every pixel of a window, row-major: ``Pixels.whole(size)`` or ``Pixels.window(...)``.
+
+    Attributes:
+        rows, cols: its pixels along each axis.
+    """
+
+    rows: Axis
+    cols: Axis
+
+    @classmethod
+    def whole(cls, size: Size) -> "Pixels":
+        """The whole picture at output size (H, W)."""
+        return cls(Axis.whole(size[0]), Axis.whole(size[1]))
+
+    @classmethod
+    def window(
+        cls,
+        h: int,
+        w: int,
+        box: Box | None = None,
+        scale: float | Sequence[float] | None = None,
+        size: Sequence[int] | None = None,
+    ) -> "Pixels":
+        """A window of an h x w picture.
+
+        Args:
+            h, w: the input's size.
+            box: what to show, in pixels of the input; all of it where left out.
+            scale: a number from 1, or a pair (sy, sx): the window is cut from the whole picture at that
+                scale, its edges moved to the nearest pixels' edges there.
+            size: or the window's own (height, width) in pixels, from edge to edge of the box.
+
+        Raises:
+            ScaleError: as ``output_size``, or the box is empty or reaches beyond the picture.
+        """
+        if box is None:
+            return cls.whole(output_size(h, w, scale, size))
+        edges = [float(edge) for edge in _numbers(box)]
+        if len(edges) != 4:
+            raise ScaleError(f"box must be (left, top, right, bottom) in pixels of the input, got {box!r}")
+        left, top, right, bottom = edges
+        if not (0 <= left < right <= w and 0 <= top < bottom <= h):
+            raise ScaleError(f"box {box!r} is empty or reaches beyond the {w}x{h} input")
+        if scale is not None and size is None:
+            whole = output_size(h, w, scale)
+            rows = Axis.between(h, top, bottom, whole=whole[0])
+            return cls(rows, Axis.between(w, left, right, whole=whole[1]))
+        height, width = output_size(bottom - top, right - left, scale, size)
+        rows = Axis.between(h, top, bottom, size=height)
+        return cls(rows, Axis.between(w, left, right, size=width))
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the window."""
+        return self.rows.size, self.cols.size
+
+    @property
+    def maps(self) -> None:
+        """A cascade plans its maps from the scale."""
+        return None
+
+    def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
+        """(B, 2) float32 size of an output pixel in half pixels of a map: (2 / H * h, 2 / W * w)."""
+        pair = [self.rows.cell(map_size[0]), self.cols.cell(map_size[1])]
+        return torch.tensor([pair], dtype=torch.float32, device=device).expand(batch, 2)
+
+    def on(self, map_size: Size, device: torch.device | None = None) -> Grid:
+        """The positions on a feature map."""
+        return Grid(*self.rows.on(map_size[0], device), *self.cols.on(map_size[1], device))
 
 
-def grid(feature: Size, output: Size, device: torch.device, rows: slice | None = None) -> Grid:
-    """All output pixels, or those of output rows ``rows``, on a feature map."""
-    part = rows or slice(0, output[0])
-    y, y_offset = axis_positions(feature[0], output[0], part.start, part.stop)
-    x, x_offset = axis_positions(feature[1], output[1])
-    return Grid(y.to(device), y_offset.to(device), x.to(device), x_offset.to(device))
+class Coords(NamedTuple):
+    """A list of positions for each image of a batch.
+
+    Attributes:
+        coords: (B, N, 2) positions (y, x); the picture spans [-1, 1].
+        cell: (B, 2) size (y, x) of an output pixel in the same units.
+        maps: sizes of the maps that a cascade's stages work on; planned from the cell where None.
+    """
+
+    coords: Tensor
+    cell: Tensor
+    maps: tuple[Size, ...] | None = None
+
+    def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
+        """(B, 2) size of an output pixel in half pixels of a map."""
+        return self.cell * torch.tensor(map_size, dtype=self.cell.dtype, device=self.cell.device)
+
+    def on(self, map_size: Size, device: torch.device | None = None) -> Points:
+        """The positions on a feature map."""
+        return points(self.coords, map_size)
+
+
+class Raster(NamedTuple):
+    """M random positions nearest to each pixel of the encoder's map: training without gathers.
+
+    Attributes:
+        offset: (B, M, h, w, 2) float32 positions (y, x) relative to each pixel's centre, in pixels.
+        cell, maps: as in ``Coords``.
+    """
+
+    offset: Tensor
+    cell: Tensor
+    maps: tuple[Size, ...] | None = None
+
+    def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
+        """(B, 2) size of an output pixel in half pixels of a map."""
+        return Coords(self.offset, self.cell).cells(map_size, batch, device)
+
+    def on(self, map_size: Size, device: torch.device | None = None) -> clit_kernels.Raster | Points:
+        """The positions on a feature map: a raster on their own, a list on any other."""
+        raster = clit_kernels.Raster(self.offset)
+        if tuple(map_size) == tuple(self.offset.shape[2:4]):
+            return raster
+        return points(raster_coords(raster), map_size)
+
+
+class Blocks(NamedTuple):
+    """Positions in small blocks: a cascade makes its later maps around them only.
+
+    Attributes:
+        coords: (B, n, Q, 2) positions (y, x) of n blocks; the picture spans [-1, 1].
+        cell, maps: as in ``Coords``.
+        span: largest extent of a block, as a share of the picture.
+    """
+
+    coords: Tensor
+    cell: Tensor
+    maps: tuple[Size, ...] | None
+    span: float
+
+    def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
+        """(B, 2) size of an output pixel in half pixels of a map."""
+        return Coords(self.coords, self.cell).cells(map_size, batch, device)
+
+    def on(self, map_size: Size, device: torch.device | None = None) -> Points:
+        """The positions on a feature map, block after block."""
+        return points(self.coords.flatten(1, 2), map_size)
+
+
+Where = Pixels | Coords | Raster | Blocks
 
 
 def points(coords: Tensor, feature: Size) -> Points:
@@ -164,7 +391,7 @@ def pixel_centres(n: int, device: torch.device | None = None) -> Tensor:
     return centres.to(device) if device is None or has_float64(device) else centres.float().to(device)
 
 
-def raster_coords(raster: Raster) -> Tensor:
+def raster_coords(raster: clit_kernels.Raster) -> Tensor:
     """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's queries, in order (float32 on MPS)."""
     h, w = raster.offset.shape[2:4]
     offset = raster.offset.double() if has_float64(raster.offset.device) else raster.offset.float()

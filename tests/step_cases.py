@@ -8,14 +8,14 @@ from torch.utils.checkpoint import checkpoint
 
 from clit_zoo.decoders import clit
 from clit_zoo.decoders import compiled as ops
-from clit_zoo.geometry import Raster
+from clit_zoo.geometry import Blocks, Coords, Pixels, Raster, Where
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
 
 KINDS = ("points", "raster", "blocks", "grid")
-"""The model's four calls: query, query_raster, query_blocks and forward."""
+"""The four kinds of ``Where``: coordinates, training's raster and blocks, and every pixel."""
 
-SIZES = [(4, 5), (16, 20)]
+MAPS = ((4, 5), (16, 20))
 """Maps of the two stages."""
 
 Predict = Callable[[SuperResolver, Tensor], Tensor]
@@ -43,15 +43,17 @@ def predict(kind: str) -> Predict:
     generator = torch.Generator().manual_seed(2)
     coords = torch.rand(2, 9, 2, generator=generator) * 2 - 1
     cell = torch.tensor([[2 / 40, 2 / 50]]).expand(2, 2)
+    where: Where
     if kind == "points":
-        return lambda model, x: model.query(x, coords, cell, sizes=SIZES)
-    if kind == "raster":
-        raster = Raster(torch.rand(2, 1, 4, 5, 2, generator=generator) - 0.5)
-        return lambda model, x: model.query_raster(x, raster, cell, SIZES)
-    if kind == "blocks":
+        where = Coords(coords, cell, MAPS)
+    elif kind == "raster":
+        where = Raster(torch.rand(2, 1, 4, 5, 2, generator=generator) - 0.5, cell, MAPS)
+    elif kind == "blocks":
         corner, within = coords[:, :2].unsqueeze(2), torch.rand(2, 2, 4, 2, generator=generator)
-        return lambda model, x: model.query_blocks(x, 0.8 * corner + 0.2 * within, cell, SIZES, 0.1)
-    return lambda model, x: model(x, (18, 23))
+        where = Blocks(0.8 * corner + 0.2 * within, cell, MAPS, 0.1)
+    else:
+        where = Pixels.whole((18, 23))
+    return lambda model, x: model.decode(model.encode(x), where)
 
 
 def step(
@@ -105,15 +107,16 @@ def checkpointed(where: str, reentrant: bool, kind: str, monkeypatch) -> Predict
 
         def around_decoder(model: SuperResolver, x: Tensor) -> Tensor:
             decoder = model.decoder
-            for name in ("forward", "query", "query_blocks"):
-                whole = getattr(type(decoder), name)
+            decode = type(decoder).decode
 
-                def run(feature, *args, whole=whole, **options):
-                    return checkpoint(
-                        lambda f: whole(decoder, f, *args, **options), feature, use_reentrant=reentrant
-                    )
+            def run(prepared, where, **options):
+                return checkpoint(
+                    lambda base, image: decode(decoder, type(prepared)(base, image), where, **options),
+                    *prepared,
+                    use_reentrant=reentrant,
+                )
 
-                monkeypatch.setattr(decoder, name, run)
+            monkeypatch.setattr(decoder, "decode", run)
             return call(model, x)
 
         return around_decoder

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clit_zoo.errors import ImageError, ScaleError
-from clit_zoo.geometry import Raster, pixel_centres
+from clit_zoo.geometry import Blocks, Coords, Raster, pixel_centres
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
 
@@ -40,9 +40,9 @@ def test_forward(model, image, size):
     [
         ({"cell": torch.tensor([[0.1, 0.0]] * 2)}, ScaleError, "must be positive"),
         ({"cell": torch.tensor([[0.1, torch.nan]] * 2)}, ScaleError, "must be positive"),
-        ({"sizes": []}, ScaleError, r"1 to 2 stages, the first \(6, 5\); got \[\]"),
-        ({"sizes": [(6, 5), (24, 20), (96, 80)]}, ScaleError, "1 to 2 stages"),
-        ({"sizes": [(60, 50)]}, ScaleError, r"the first \(6, 5\)"),
+        ({"maps": []}, ScaleError, r"1 to 2 stages, the first \(6, 5\); got \[\]"),
+        ({"maps": [(6, 5), (24, 20), (96, 80)]}, ScaleError, "1 to 2 stages"),
+        ({"maps": [(60, 50)]}, ScaleError, r"the first \(6, 5\)"),
         ({"coords": torch.zeros(2, 4, 2, dtype=torch.int64)}, ImageError, "must be floats; got torch.int64"),
     ],
 )
@@ -52,48 +52,31 @@ def test_queries_refused(model, image, changes, error, words):
         model.query(image, **given | changes)
 
 
+@pytest.mark.parametrize("kind", [Coords, Raster, Blocks])
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("maps", "words"),
     [
-        ({"sizes": []}, r"1 to 2 stages, the first \(6, 5\); got \[\]"),
-        ({"sizes": [(5, 5)]}, r"the first \(6, 5\)"),
-        ({"sizes": [(6, 5), (24, 20), (96, 80)]}, "1 to 2 stages"),
-        ({"sizes": [(6, 5), (24, 0)]}, r"pair of whole numbers from 1; got \(24, 0\)"),
-        ({"sizes": [(6, 5), (24.0, 20.0)]}, "pair of whole numbers"),
-        ({"sizes": [6, 5]}, "pair of whole numbers from 1; got 6"),
-        ({"cell": torch.full((1, 2), 0.1)}, r"cell must be \(2, 2\)"),
-        ({"coords": torch.zeros(2, 4, 2)}, r"coords must be \(2, n, Q, 2\)"),
-        ({"coords": torch.zeros(1, 3, 4, 2)}, r"coords must be \(2, N, 2\)"),
-        ({"raster": Raster(torch.zeros(2, 1, 5, 5, 2))}, r"offsets must be \(2, M, 6, 5, 2\)"),
-        ({"raster": Raster(torch.zeros(1, 1, 6, 5, 2))}, r"offsets must be \(2, M, 6, 5, 2\)"),
+        ((), r"1 to 2 stages, the first \(6, 5\); got \[\]"),
+        (((5, 5),), r"the first \(6, 5\)"),
+        (((6, 5), (24, 20), (96, 80)), "1 to 2 stages"),
+        (((6, 5), (24, 0)), r"pair of whole numbers from 1; got \(24, 0\)"),
+        (((6, 5), (24.0, 20.0)), "pair of whole numbers"),
+        ((6, 5), "pair of whole numbers from 1; got 6"),
     ],
 )
-def test_rasters_and_blocks_refused(model, image, changes, words):
-    """They check what ``query`` checks: a wrong map size would give wrong colours, not an error."""
-    given = {"cell": torch.full((2, 2), 0.1), "sizes": [(6, 5), (24, 20)]}
-    calls = {
-        "coords": lambda g: model.query_blocks(image, span=0.1, **{"coords": torch.zeros(2, 3, 4, 2)} | g),
-        "raster": lambda g: model.query_raster(image, **{"raster": Raster(torch.zeros(2, 1, 6, 5, 2))} | g),
-    }
-    for kind, call in calls.items():
-        if not changes.keys() & (calls.keys() - {kind}):
-            with pytest.raises((ImageError, ScaleError), match=words):
-                call(given | changes)
+def test_maps_refused(model, image, kind, maps, words):
+    """A wrong map size would give wrong colours, not an error."""
+    positions = {Coords: (2, 4, 2), Raster: (2, 1, 6, 5, 2), Blocks: (2, 3, 4, 2)}[kind]
+    where = kind(torch.zeros(positions), torch.full((2, 2), 0.1), maps, *([0.1] if kind is Blocks else []))
+    with pytest.raises(ScaleError, match=words):
+        model.decode(model.encode(image), where)
 
 
 def test_positions_are_constants(model, image):
     coords = (torch.rand(2, 9, 2) * 2 - 1).requires_grad_()
     cell = torch.full((2, 2), 0.1, requires_grad=True)
-    model.query(image, coords, cell, sizes=[(6, 5)]).sum().backward()
+    model.query(image, coords, cell, maps=[(6, 5)]).sum().backward()
     assert coords.grad is None and cell.grad is None
-
-
-@torch.no_grad()
-def test_enlarge_clamps(model, image):
-    image = image * 3 - 1
-    out = model.enlarge(image, (12, 10))
-    assert out.min() == 0 and out.max() == 1
-    torch.testing.assert_close(out, model(image, (12, 10)).clamp(0, 1))
 
 
 @torch.no_grad()
@@ -139,10 +122,10 @@ def test_threads_share_a_model(model):
     generator = torch.Generator().manual_seed(2)
     jobs = [(torch.rand(1, 3, 4 + i, 9 - i, generator=generator), (20 + 3 * i, 40 - i)) for i in range(6)]
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    expected = [model.enlarge(*job) for job in jobs]
+    expected = [model.upscale(image, size=size) for image, size in jobs]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
-            found = list(pool.map(lambda job: model.enlarge(*job), jobs))
+            found = list(pool.map(lambda job: model.upscale(job[0], size=job[1]), jobs))
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
@@ -186,11 +169,11 @@ def test_half_precision_weights_keep_16_bits(model):
 def test_every_parameter_learns(model, image, bf16):
     generator = torch.Generator().manual_seed(3)
     cell = torch.full((2, 2), 2 / 50)
-    raster = Raster(torch.rand(2, 1, 6, 5, 2, generator=generator) - 0.5)
-    coords = torch.rand(2, 9, 2, generator=generator) * 2 - 1
-    sizes = [(6, 5), (24, 20)]
+    maps = ((6, 5), (24, 20))
+    raster = Raster(torch.rand(2, 1, 6, 5, 2, generator=generator) - 0.5, cell, maps)
+    coords = Coords(torch.rand(2, 9, 2, generator=generator) * 2 - 1, cell, maps)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        outs = [model.query_raster(image, raster, cell, sizes), model.query(image, coords, cell, sizes=sizes)]
+        outs = [model.decode(model.encode(image), where) for where in (raster, coords)]
         outs.append(model(image, (30, 25)))
     for out in outs:
         model.zero_grad()

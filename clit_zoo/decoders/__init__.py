@@ -1,15 +1,22 @@
-"""Decoders: from an encoder's map to colours at coordinates. One paper, one file."""
+"""Decoders: from an encoder's map to colours at coordinates. One paper, one file.
+
+``base.Decoder`` says what one is. A new one is its class, a row in ``DECODERS`` here, and a row in
+``zoo/schema.py``, which bounds what a config.json may ask for.
+
+``mlp``, ``corners`` and ``sampling`` are what several papers share; ``bands``, ``blocks`` and ``compiled``
+serve CLIT's cascade and its kernels.
+"""
 
 from typing import Any
 
+from .base import Decoder
 from .clit import CLIT
+from .liif import LIIF
 
-DECODERS: dict[str, type[CLIT]] = {"clit": CLIT}
+DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF}
 
 
-def build_decoder(name: str, in_channels: int, **settings: Any) -> CLIT:
-    """The decoder called ``name``, randomly initialised, for maps of ``in_channels`` channels.
-
-    ``settings`` are arguments of its class; ``ModelConfig`` checks the name and them.
-    """
-    return DECODERS[name](in_channels, **settings)
+def build_decoder(name: str, in_channels: int, **settings: Any) -> Decoder:
+    """The decoder called ``name``, randomly initialised, for maps of ``in_channels`` channels."""
+    decoder: Decoder = DECODERS[name](in_channels, **settings)
+    return decoder

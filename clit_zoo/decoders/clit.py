@@ -7,24 +7,48 @@ resampled to the plan's size (``geometry.plan``); every stage is queried at the 
     R = MLP_1,  R <- MLP_i + 0.75 R,  output = R + bilinear(input)
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from clit_kernels import Points, Queries, Raster, StageWeights, local_attention
+from clit_kernels import Points, Queries, StageWeights, local_attention
+from clit_kernels.decode_stage import why_not
 from clit_kernels.position_bias import BANDS
+from clit_kernels.queries import as_points
 
 from .. import geometry
-from ..geometry import Size
+from ..errors import ScaleError
+from ..geometry import Blocks, Coords, Pixels, Size, Where
 from .bands import BandedMap, cut_rows
+from .base import Progress
 from .blocks import block_maps
 from .compiled import decode_stage
+from .mlp import MLP
 from .sampling import resample_grid, sample_border
 
 GAIN = 0.75
 """Weight of the residual of the stage before (equation 9's lambda)."""
+
+LEAST_PIXELS = 4
+"""Output rows and columns that are decoded at least."""
+
+
+class Prepared(NamedTuple):
+    """``base`` (B, C, h, w): ``conv_ch``'s map, which all stages share; ``image`` (B, 3, h, w) in [-1, 1]."""
+
+    base: Tensor
+    image: Tensor
+
+
+class StageInput(NamedTuple):
+    """What one stage reads: q, k, v (B, C, ...), the queries on them, and their cell (B, 2)."""
+
+    maps: tuple[Tensor, ...]
+    queries: Queries
+    cell: Tensor
 
 
 class PositionBias(nn.Module):
@@ -33,22 +57,6 @@ class PositionBias(nn.Module):
     def __init__(self, heads: int):
         super().__init__()
         self.proj = nn.Linear(4 * BANDS, heads)
-
-
-class MLP(nn.Module):
-    """Holds the decoder's Linear layers, under the authors' names: GELUs stand at the odd indices."""
-
-    def __init__(self, in_features: int, hidden_dims: Sequence[int], out_features: int):
-        super().__init__()
-        layers: list[nn.Module] = []
-        for width in hidden_dims:
-            layers += [nn.Linear(in_features, width), nn.GELU()]
-            in_features = width
-        self.layers = nn.Sequential(*layers, nn.Linear(in_features, out_features))
-
-    def linears(self) -> list[nn.Linear]:
-        """The Linear layers in order."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
 
 class CLIT(nn.Module):
@@ -61,6 +69,10 @@ class CLIT(nn.Module):
         radius: the window has K = 2 * radius + 1 feature pixels a side.
         stages: 1 is LIT, 2 and 3 the paper's CLIT.
         hidden_dims: widths of the MLP's hidden layers.
+
+    Attributes:
+        backend: who computes: "auto", "triton", "torch" or "reference". A call that the one named cannot
+            serve raises ValueError and says why.
     """
 
     def __init__(
@@ -75,6 +87,7 @@ class CLIT(nn.Module):
     ):
         super().__init__()
         self.dim, self.heads, self.radius, self.stages = dim, heads, radius, stages
+        self.backend = "auto"
         area = (2 * radius + 1) ** 2
         self.conv_ch = nn.Conv2d(in_channels, dim, 3, padding=1)
         self.conv_vs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(stages))
@@ -83,168 +96,159 @@ class CLIT(nn.Module):
         self.pb_encoder = PositionBias(heads)
         self.imnets = nn.ModuleList(MLP(area * dim + 2, hidden_dims, 3) for _ in range(stages))
 
-    def forward(
-        self,
-        feature: Tensor,
-        image: Tensor,
-        size: Size,
-        *,
-        backend: str = "auto",
-        progress: Callable[[float], None] | None = None,
-    ) -> Tensor:
-        """Decode every pixel of an output of ``size``, band by band.
+    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+        """The map that all stages share; see ``Decoder``."""
+        return Prepared(self.conv_ch(features), image)
 
-        Args:
-            feature: (B, in_channels, h, w) the encoder's map of ``image``.
-            image: (B, 3, h, w), normalised.
-            size: (H, W) of the output.
-            backend: as ``clit_kernels`` takes it; "reference" keeps whole maps, as the authors' code does.
-            progress: called with the share done, in (0, 1], after each band.
+    def plan(self, h: int, w: int, where: Where) -> list[Size]:
+        """Map size of each stage that the positions pass; see ``Decoder``.
 
-        Returns:
-            (B, 3, H, W), normalised as ``image`` is.
+        Raises:
+            ScaleError: ``where.maps`` do not fit; or, where they are left out of a cascade's query, the cells
+                of the batch are not positive or ask for different maps.
         """
-        batch, _, h, w = feature.shape
-        device = feature.device
-        base = self.conv_ch(feature)
-        sizes = geometry.plan(h, w, size, self.stages)
-        projections = [self._projection(i) for i in range(len(sizes))]
-        maps = [BandedMap(base, s, self.radius, *p) for s, p in zip(sizes, projections, strict=True)]
-        cells = [geometry.cell_size(s, size, batch, device) for s in sizes]
-        grids = [geometry.grid(s, size, device) for s in sizes]
-        on_image = geometry.grid((h, w), size, device)
-        out = image.new_empty(batch, 3, *size)
-        whole = backend == "reference"
-        for start, stop in cut_rows(maps, size[0], base, whole=whole):
-            bilinear = resample_grid(image, on_image.rows(start, stop), "border")
-            skips = _last(bilinear.flatten(2).transpose(1, 2), len(sizes))
-            found: Tensor | None = None
-            for i, (stage_map, grid) in enumerate(zip(maps, grids, strict=True)):
-                ends = (geometry.nearest_pixel(y, stage_map.size[0], size[0]) for y in (start, stop - 1))
-                top, (q, k, v) = stage_map.rows(*ends)
-                found = decode_stage(
-                    q, k, v, grid.rows(start, stop).shifted(top), self.stage_weights(i), cells[i],
-                    previous=found, gain=GAIN, base=skips[i], backend=backend,
-                )  # fmt: skip
-                del q, k, v  # or the map could not let go of them for the next band
-            assert found is not None
-            out[:, :, start:stop] = found.transpose(1, 2).unflatten(2, (stop - start, size[1]))
-            if progress is not None:
-                progress(stop / size[0])
-        return out
-
-    def query(
-        self,
-        feature: Tensor,
-        image: Tensor,
-        coords: Tensor,
-        cell: Tensor,
-        sizes: Sequence[Size],
-        *,
-        raster: Raster | None = None,
-        backend: str = "auto",
-    ) -> Tensor:
-        """Decode a list of positions; what training uses.
-
-        Args:
-            feature, image: as in ``forward``.
-            coords: (B, N, 2) positions (y, x) in [-1, 1].
-            cell: (B, 2) size of an output pixel in the same units: (2 / H, 2 / W).
-            sizes: map size of each stage to pass, the first being the feature's own.
-            raster: the same positions as a raster on the feature map, where they are one.
-            backend: as ``clit_kernels`` takes it.
-
-        Returns:
-            (B, N, 3), normalised as ``image`` is.
-        """
-        base = self.conv_ch(feature)
-        bilinear = sample_border(image, geometry.points(coords, (image.shape[2], image.shape[3])))
-        found: Tensor | None = None
-        for i, (stage_size, skip) in enumerate(zip(sizes, _last(bilinear, len(sizes)), strict=True)):
-            queries: Queries = geometry.points(coords, stage_size)
-            if raster is not None and stage_size == tuple(feature.shape[-2:]):
-                queries = raster
-            q, k, v = self._maps(i, base, stage_size)
-            found = decode_stage(
-                q, k, v, queries, self.stage_weights(i), _scaled(cell, stage_size),
-                previous=found, gain=GAIN, base=skip, backend=backend,
-            )  # fmt: skip
-        assert found is not None
-        return found
-
-    def query_blocks(
-        self,
-        feature: Tensor,
-        image: Tensor,
-        coords: Tensor,
-        cell: Tensor,
-        sizes: Sequence[Size],
-        span: float,
-        *,
-        backend: str = "auto",
-    ) -> Tensor:
-        """``query`` at positions that come in small blocks: later stages' maps are made around them only.
-
-        Args:
-            feature, image, cell, sizes, backend: as in ``query``.
-            coords: (B, n, Q, 2) positions (y, x) in [-1, 1] of n blocks.
-            span: largest extent of a block, as a share of the picture.
-
-        Returns:
-            (B, n * Q, 3), normalised as ``image`` is.
-        """
-        base = self.conv_ch(feature)
-        blocks, per_block = coords.shape[1:3]
-        flat = coords.flatten(1, 2)
-        bilinear = sample_border(image, geometry.points(flat, (image.shape[2], image.shape[3])))
-        found: Tensor | None = None
-        for i, (stage_size, skip) in enumerate(zip(sizes, _last(bilinear, len(sizes)), strict=True)):
-            points, cells = geometry.points(flat, stage_size), _scaled(cell, stage_size)
-            stage = self.stage_weights(i)
-            if stage_size == tuple(feature.shape[-2:]):
-                q, k, v = self._maps(i, base, stage_size)
-                found = decode_stage(
-                    q, k, v, points, stage, cells, previous=found, gain=GAIN, base=skip, backend=backend
-                )
-                continue
-            by_block = Points(*(t.unflatten(1, (blocks, per_block)) for t in points))
-            (q, k, v), local = block_maps(base, stage_size, by_block, span, self.radius, *self._projection(i))
-            before, skip = (
-                None if t is None else t.unflatten(1, (blocks, per_block)).flatten(0, 1)
-                for t in (found, skip)
+        if isinstance(where, Pixels):
+            return geometry.plan(h, w, (where.rows.scale(h), where.cols.scale(w)), self.stages)
+        if where.maps is not None:
+            return self._checked(where.maps, h, w)
+        if self.stages == 1:  # without a look at the cell, which would make a GPU wait
+            return [(h, w)]
+        cells = where.cell.tolist()
+        if not all(c > 0 and math.isfinite(c) for pair in cells for c in pair):
+            raise ScaleError("a cell is the size of an output pixel, (2 / H, 2 / W): it must be positive")
+        plans = {
+            tuple(geometry.plan(h, w, (max(h, round(2 / y)) / h, max(w, round(2 / x)) / w), self.stages))
+            for y, x in cells
+        }
+        if len(plans) != 1:
+            raise ScaleError(
+                "the images of this batch have cells that pass the cascade at different sizes; query them "
+                "separately, or give the maps"
             )
-            found = decode_stage(
-                q, k, v, local, stage, cells.repeat_interleave(blocks, 0),
-                previous=before, gain=GAIN, base=skip, backend=backend,
-            ).unflatten(0, (-1, blocks)).flatten(1, 2)  # fmt: skip
-        assert found is not None
+        return list(plans.pop())
+
+    def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
+        """Colours (B, Q, 3) at positions; see ``Decoder``. "reference" keeps whole maps, as the authors."""
+        sizes = self.plan(prepared.image.shape[2], prepared.image.shape[3], where)
+        if isinstance(where, Pixels):
+            return self._decode_window(prepared, where, sizes, progress)
+        image = prepared.image
+        skip = sample_border(
+            image, as_points(where.on((image.shape[2], image.shape[3]), image.device), image.shape[0])
+        )
+        found = self._cascade(self._around(prepared, where, sizes), len(sizes), skip)
+        if progress is not None:
+            progress(1.0)
         return found
 
-    def attention(
-        self, feature: Tensor, coords: Tensor, sizes: Sequence[Size], *, backend: str = "auto"
-    ) -> list[Tensor]:
+    def attention(self, prepared: Prepared, where: Coords) -> list[Tensor]:
         """Where each stage looks: its attention weights (Figure 7 of the paper).
-
-        Args:
-            feature: (B, in_channels, h, w) the encoder's map.
-            coords: (B, N, 2) positions (y, x) in [-1, 1].
-            sizes: map size of each stage to pass, see ``geometry.plan``.
-            backend: as ``clit_kernels`` takes it.
 
         Returns:
             For each stage (B, N, heads, K, K) weights that sum to 1 over the K x K pixels around a position.
         """
-        base = self.conv_ch(feature)
-        side, proj = 2 * self.radius + 1, self.pb_encoder.proj
-        maps = []
-        for i, stage_size in enumerate(sizes):
-            single = Points(*(t.unsqueeze(2) for t in geometry.points(coords, stage_size)))
-            (q, k, _), local = block_maps(base, stage_size, single, 0.0, self.radius, *self._projection(i))
-            weights = local_attention(
-                q, k, local, proj.weight, proj.bias, heads=self.heads, radius=self.radius, backend=backend
+        base, side, proj = prepared.base, 2 * self.radius + 1, self.pb_encoder.proj
+        weights = []
+        for i, size in enumerate(self.plan(base.shape[2], base.shape[3], where)):
+            single = Points(*(t.unsqueeze(2) for t in where.on(size)))
+            (q, k, _), local = block_maps(base, size, single, 0.0, self.radius, *self._projection(i))
+            found = local_attention(
+                q,
+                k,
+                local,
+                proj.weight,
+                proj.bias,
+                heads=self.heads,
+                radius=self.radius,
+                backend=self.backend,
             )
-            maps.append(weights.reshape(*coords.shape[:2], self.heads, side, side))
-        return maps
+            weights.append(found.reshape(*where.coords.shape[:2], self.heads, side, side))
+        return weights
+
+    def why_not(self, backend: str, like: Tensor) -> str | None:
+        """Why ``backend`` cannot serve tensors like this one; see ``Decoder``."""
+        return why_not(backend, like.new_zeros(1, 1, 1, 1))
+
+    def _decode_window(
+        self, prepared: Prepared, where: Pixels, sizes: list[Size], progress: Progress | None
+    ) -> Tensor:
+        """Every pixel of a window, band by band."""
+        base, image = prepared
+        batch, device, whole = image.shape[0], image.device, self.backend == "reference"
+        # products of very few rows differ in their last bits from those of many: see ``Axis.grown``
+        rows, above = where.rows.grown(LEAST_PIXELS, *(size[0] for size in sizes))
+        cols, before = where.cols.grown(LEAST_PIXELS, *(size[1] for size in sizes))
+        grown = Pixels(rows, cols)
+        maps = []
+        for i, size in enumerate(sizes):
+            columns = (
+                (0, size[1] - 1)
+                if whole
+                else (cols.nearest(0, size[1]), cols.nearest(cols.size - 1, size[1]))
+            )
+            maps.append(BandedMap(base, size, columns, self.radius, *self._projection(i)))
+        grids = [grown.on(m.size, device).shifted(0, m.left) for m in maps]
+        cells = [grown.cells(m.size, batch, device) for m in maps]
+        on_image = grown.on((image.shape[2], image.shape[3]), device)
+
+        def stages(start: int, stop: int) -> Iterator[StageInput]:
+            for m, grid, cell in zip(maps, grids, cells, strict=True):
+                ends = (
+                    (0, m.size[0] - 1)
+                    if whole
+                    else (rows.nearest(start, m.size[0]), rows.nearest(stop - 1, m.size[0]))
+                )
+                top, parts = m.rows(*ends)
+                yield StageInput(parts, grid.rows(start, stop).shifted(top), cell)
+
+        out = image.new_empty(batch, rows.size, cols.size, 3)
+        for start, stop in cut_rows(maps, rows, base, whole=whole):
+            skip = resample_grid(image, on_image.rows(start, stop), "border").flatten(2).transpose(1, 2)
+            found = self._cascade(stages(start, stop), len(sizes), skip)
+            out[:, start:stop] = found.unflatten(1, (stop - start, cols.size))
+            if progress is not None:
+                progress(stop / rows.size)
+        height, width = where.size
+        return out[:, above : above + height, before : before + width].flatten(1, 2)
+
+    def _around(self, prepared: Prepared, where: Where, sizes: list[Size]) -> Iterator[StageInput]:
+        """The stages' inputs for positions that are no window: whole maps, or maps around blocks of them."""
+        base = prepared.base
+        batch, device = base.shape[0], base.device
+        for i, size in enumerate(sizes):
+            cell, queries = where.cells(size, batch, device), where.on(size, device)
+            if isinstance(where, Blocks) and i > 0:
+                blocks, each = where.coords.shape[1:3]
+                by_block = Points(*(t.unflatten(1, (blocks, each)) for t in queries))
+                parts, local = block_maps(base, size, by_block, where.span, self.radius, *self._projection(i))
+                yield StageInput(parts, local, cell.repeat_interleave(blocks, 0))
+            else:
+                yield StageInput(self._maps(i, base, size), queries, cell)
+
+    def _cascade(self, stages: Iterable[StageInput], count: int, skip: Tensor) -> Tensor:
+        """The residuals of ``count`` stages summed, and the bilinear image ``skip`` (B, Q, 3) in the end."""
+        found: Tensor | None = None
+        for i, (maps, queries, cell) in enumerate(stages):
+            (q, k, v), last = maps, i == count - 1
+            found = decode_stage(
+                q, k, v, queries, self.stage_weights(i), cell,
+                previous=None if found is None else _by_map(found, q.shape[0]), gain=GAIN,
+                base=_by_map(skip, q.shape[0]) if last else None, backend=self.backend,
+            )  # fmt: skip
+            found = _by_map(found, skip.shape[0])
+        assert found is not None
+        return found
+
+    def _checked(self, maps: Sequence[Size], h: int, w: int) -> list[Size]:
+        for size in maps:
+            whole = isinstance(size, Sequence) and all(isinstance(n, int | torch.SymInt) for n in size)
+            if not whole or len(size) != 2 or min(size) < 1:
+                raise ScaleError(f"a map's size is a pair of whole numbers from 1; got {size!r}")
+        if not 1 <= len(maps) <= self.stages or tuple(maps[0]) != (h, w):
+            raise ScaleError(
+                f"maps must be the sizes of 1 to {self.stages} stages, the first ({h}, {w}); got {list(maps)}"
+            )
+        return list(maps)
 
     def stage_weights(self, i: int) -> StageWeights:
         """Stage i's weights as ``clit_kernels`` takes them."""
@@ -260,27 +264,15 @@ class CLIT(nn.Module):
             self.radius,
         )
 
-    def stage_parameters(self, first: int) -> Iterator[nn.Parameter]:
-        """The parameters of the stages from number ``first`` on, counted from 0, without what all share."""
-        for stages in self._per_stage():
-            for module in stages[first:]:
-                yield from module.parameters()
-
-    @torch.no_grad()
-    def copy_stage(self, source: int, target: int, *, output: float = 1.0) -> None:
-        """Overwrite a stage's weights with another's, those of the MLP's last layer times ``output``."""
-        for stages in self._per_stage():
-            stages[target].load_state_dict(stages[source].state_dict())
-        mlp = cast(MLP, self.imnets[target])
-        for p in mlp.linears()[-1].parameters():
-            p.mul_(output)
-
-    def _per_stage(self) -> tuple[nn.ModuleList, ...]:
+    def per_stage(self) -> tuple[nn.ModuleList, ...]:
+        """The lists that hold one module for each stage."""
         return self.conv_qs, self.conv_ks, self.conv_vs, self.imnets
 
     def _maps(self, i: int, base: Tensor, size: Size) -> tuple[Tensor, ...]:
         """Stage i's whole q, k and v maps."""
-        return BandedMap(base, size, self.radius, *self._projection(i)).rows(0, size[0] - 1)[1]
+        return BandedMap(base, size, (0, size[1] - 1), self.radius, *self._projection(i)).rows(
+            0, size[0] - 1
+        )[1]
 
     def _projection(self, i: int) -> tuple[Tensor, Tensor]:
         """Stage i's three convolutions as one: weight (3C, C, 3, 3) and bias (3C,), for q, k, v."""
@@ -289,11 +281,8 @@ class CLIT(nn.Module):
         return torch.cat([conv.weight for conv in convs]), torch.cat(biases)
 
 
-def _scaled(cell: Tensor, size: Size) -> Tensor:
-    """Cells (B, 2) of a picture spanning [-1, 1], in half feature pixels."""
-    return cell * torch.tensor(size, dtype=cell.dtype, device=cell.device)
-
-
-def _last(skip: Tensor, stages: int) -> list[Tensor | None]:
-    """What each stage adds besides the residual before it: nothing, and in the end the bilinear image."""
-    return [*[None] * (stages - 1), skip]
+def _by_map(colors: Tensor, maps: int) -> Tensor:
+    """Colours (B, Q, 3) as those of so many maps: one for each image, or for each block of an image."""
+    if colors.shape[0] == maps:
+        return colors
+    return colors.reshape(maps, colors.shape[0] * colors.shape[1] // maps, 3)

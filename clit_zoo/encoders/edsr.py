@@ -33,7 +33,7 @@ class EDSR(nn.Module):
 
     def __init__(self, channels: int = 64, blocks: int = 16):
         super().__init__()
-        self.out_channels = channels
+        self.out_channels, self.reach, self.grid = channels, 2 * blocks + 2, 1
         self.head = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1))
         self.body = nn.Sequential(
             *(ResidualBlock(channels) for _ in range(blocks)),

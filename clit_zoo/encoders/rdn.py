@@ -43,7 +43,7 @@ class RDN(nn.Module):
 
     def __init__(self, channels: int = 64, blocks: int = 16, layers: int = 8, growth: int = 64):
         super().__init__()
-        self.out_channels = channels
+        self.out_channels, self.reach, self.grid = channels, blocks * layers + 3, 1
         self.SFENet1 = nn.Conv2d(3, channels, 3, padding=1)
         self.SFENet2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.RDBs = nn.ModuleList(ResidualDenseBlock(channels, layers, growth) for _ in range(blocks))

@@ -38,8 +38,10 @@ class SwinIR(nn.Module):
         out_channels: int = 64,
     ):
         super().__init__()
-        self.out_channels = out_channels
-        self.window = window
+        self.out_channels, self.window, self.grid = out_channels, window, window
+        # a block's window lies up to window - 1 pixels beyond; each group, and the trunk, adds its
+        # convolutions
+        self.reach = sum(depths) * (window - 1) + len(depths) + 3
         rates = (DROP_PATH * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})

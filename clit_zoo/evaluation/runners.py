@@ -53,8 +53,7 @@ def model_runner(model: Any, name: str | None = None) -> Runner:
         planes = np.ascontiguousarray(image.transpose(2, 0, 1))
         try:
             tensor = torch.from_numpy(planes)[None].to(device, torch.float32) / 255
-            with torch.inference_mode():
-                output = model.enlarge(tensor, size=size)
+            output = model.upscale(tensor, size=size)
             return output[0].permute(1, 2, 0).float().cpu().numpy()
         except Exception as error:
             if not is_out_of_memory(error):
@@ -94,12 +93,12 @@ def _name_of(model: Any) -> str:
 
 
 def as_runner(what: Any) -> Runner:
-    """A runner as it is, "bicubic", a model (anything with ``enlarge``), or a plain function."""
+    """A runner as it is, "bicubic", a model (anything with ``upscale``), or a plain function."""
     if isinstance(what, Runner):
         return what
     if what == "bicubic":
         return bicubic
-    if hasattr(what, "enlarge"):
+    if hasattr(what, "upscale"):
         return model_runner(what)
     if callable(what):
         return Runner(getattr(what, "__name__", type(what).__name__), "", what)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry import Pixels
+
 
 def fill_hidden(color: Tensor, alpha: Tensor) -> Tensor:
     """Give the fully transparent pixels of `color` (B, 3, h, w) the colours of the visible ones around them.
@@ -33,6 +35,26 @@ def fill_hidden(color: Tensor, alpha: Tensor) -> Tensor:
     return torch.where(hidden, filled, color)
 
 
-def enlarge_alpha(alpha: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic (a = -0.5, as Pillow's and MATLAB's), clamped to [0, 1]: (B, 1, h, w) -> (B, 1, *size)."""
-    return F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+def enlarge_alpha(alpha: Tensor, where: Pixels) -> Tensor:
+    """Alpha (B, 1, h, w) at a window's pixels (B, 1, H, W), clamped to [0, 1].
+
+    Bicubic with a = -0.5 and, at the borders, with the weights of the pixels that exist: what Pillow's and
+    MATLAB's ``imresize`` compute for an enlargement.
+    """
+    rows = _cubic(alpha, 2, *where.rows.on(alpha.shape[2], alpha.device))
+    return _cubic(rows, 3, *where.cols.on(alpha.shape[3], alpha.device)).clamp(0, 1)
+
+
+def _cubic(x: Tensor, dim: int, index: Tensor, offset: Tensor) -> Tensor:
+    """Cubic interpolation of ``x`` along ``dim`` at positions ``index + offset``."""
+    n, below = x.shape[dim], (offset < 0).long()
+    low, fraction = index - below, offset + below
+    total, weights = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
+    for tap in (-1, 0, 1, 2):
+        d, pixel = (fraction - tap).abs(), low + tap
+        weight = torch.where(d <= 1, (1.5 * d - 2.5) * d * d + 1, ((2.5 - 0.5 * d) * d - 4) * d + 2)
+        weight = torch.where((pixel >= 0) & (pixel < n), weight, 0.0)
+        shape = [-1 if axis == dim else 1 for axis in range(x.dim())]
+        total = total + x.index_select(dim, pixel.clamp(0, n - 1)) * weight.view(shape)
+        weights = weights + weight
+    return total / weights.view(shape)

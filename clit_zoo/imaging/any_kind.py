@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ImageError
+from ..geometry import Pixels
 from .alpha import enlarge_alpha, fill_hidden
 from .files import read
 from .picture import (
@@ -97,7 +98,7 @@ def enlarge_picture(
     color, alpha = picture.color, picture.alpha
     if alpha is not None:
         color = fill_hidden(color, alpha)
-        alpha = enlarge_alpha(alpha, size)
+        alpha = enlarge_alpha(alpha, Pixels.whole(size))
     output = run(color, size)
     if tuple(output.shape) != (color.shape[0], 3, *size):
         raise RuntimeError(

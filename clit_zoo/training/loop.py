@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import ClitZooError, ConfigError
@@ -18,6 +18,7 @@ from ..evaluation import Results
 from ..imaging import Picture, write
 from ..model import SuperResolver
 from .card import Training, training_card
+from .cascade import stages_of
 from .checkpoint import load_checkpoint, save_checkpoint
 from .history import Entry, enter, told
 from .log import Log
@@ -97,8 +98,8 @@ class Run:
         recipe.freeze(self.model)
         _training_mode(self.model)
         if recipe.compile:  # the encoder's shapes never change; the decoder's time is in few large operations
-            self.model.encoder.compile()
-        self.drawing = recipe.draw(model.decoder.stages)
+            cast(nn.Module, self.model.encoder).compile()
+        self.drawing = recipe.draw(stages_of(model.decoder))
         self.processes.share(self.model.parameters())
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.model, recipe.lr)
         self.average = Average(self.model, recipe.ema)
@@ -243,7 +244,7 @@ class Run:
         for part in parts:
             batch = part.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-                predicted = batch.predict(self.model)
+                predicted = self.model.decode(self.model.encode(batch.image), batch.where)
             loss = (predicted.float() - batch.target).abs().mean() / len(parts)
             loss.backward()
             total += loss.detach()

@@ -5,25 +5,22 @@ one would have seen, several processes see what one would have seen, and the dat
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clit_kernels import Raster
 from clit_kernels.position_bias import has_float64
 
 from .. import geometry
-from ..geometry import Size
-from ..model import SuperResolver
+from ..geometry import Axis, Blocks, Coords, Raster
 from .degrade import DEGRADATIONS
 from .drawings import drawing
 from .photographs import Photographs
 from .strategies import STRATEGIES, clip_factors, map_sides
 
-Kind = Literal["raster", "points", "blocks"]
 QUERIES = ("stratified", "uniform")
 BLOCK = 8
 """Pixels of the last map that a block of queries spans; with its halo it has 2 (radius + 1) more."""
@@ -36,45 +33,28 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, 3, p, p) low resolution in [0, 1].
-        positions: "raster" (B, 1, p, p, 2) offsets, one for each low-resolution pixel; "points" (B, N, 2) or
-            "blocks" (B, n, Q, 2) coordinates in [-1, 1].
+        where: the N positions whose colours are asked for: a raster, coordinates or blocks.
         target: (B, N, 3) the high-resolution pixels there, in [0, 1].
-        cell: (B, 2) size of a high-resolution pixel, the patch spanning [-1, 1].
-        sizes: map size of each stage that the patches pass.
-        kind: what ``positions`` are.
     """
 
     image: Tensor
-    positions: Tensor
+    where: Raster | Coords | Blocks
     target: Tensor
-    cell: Tensor
-    sizes: tuple[Size, ...]
-    kind: Kind
-
-    def predict(self, model: SuperResolver) -> Tensor:
-        """The model's colours (B, N, 3) at the positions."""
-        if self.kind == "raster":
-            return model.query_raster(self.image, Raster(self.positions), self.cell, self.sizes)
-        if self.kind == "points":
-            return model.query(self.image, self.positions, self.cell, sizes=self.sizes)
-        return model.query_blocks(
-            self.image, self.positions, self.cell, self.sizes, BLOCK / self.sizes[-1][0]
-        )
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; does not wait for the copies."""
-        batch = self
-        if not has_float64(device):
-            batch = self._replace(positions=self.positions.float())
-        return batch._each(lambda t: t.to(device, non_blocking=True))
+        wide = has_float64(device)
+        return self._each(lambda t: (t if wide else t.float()).to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """The same in page-locked memory, from where copies run beside the computation."""
         return self._each(lambda t: t.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        image, positions, target, cell = map(change, self[:4])
-        return self._replace(image=image, positions=positions, target=target, cell=cell)
+        fields: dict[str, Any] = self.where._asdict()
+        make: Any = type(self.where)
+        where = make(**{k: change(v) if isinstance(v, Tensor) else v for k, v in fields.items()})
+        return Batch(change(self.image), where, change(self.target))
 
 
 class Draw(NamedTuple):
@@ -115,9 +95,16 @@ class Draw(NamedTuple):
             own = factors or clip_factors([rng.uniform(*ranges[0])], largest)
             drawn.append(self._patch(photographs, rng, own))
         image, positions, target, cell = (torch.stack(part) for part in zip(*drawn, strict=True))
-        maps, _ = map_sides(self.patch, factors or (1.0,))
-        kind: Kind = "points" if self.queries == "uniform" else "blocks" if len(ranges) > 1 else "raster"
-        return Batch(image, positions, target, cell, tuple((n, n) for n in maps), kind)
+        sides, _ = map_sides(self.patch, factors or (1.0,))
+        maps = tuple((n, n) for n in sides)
+        where: Raster | Coords | Blocks
+        if self.queries == "uniform":
+            where = Coords(positions, cell, maps)
+        elif len(ranges) > 1:
+            where = Blocks(positions, cell, maps, BLOCK / sides[-1])
+        else:
+            where = Raster(positions, cell, maps)
+        return Batch(image, where, target)
 
     def sheet(self, photographs: Photographs) -> np.ndarray:
         """A picture (H, W, 3) uint8 to look at: low-resolution patches, each left of its original, at ×3."""
@@ -180,7 +167,7 @@ def _uniform(high: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor
 
 def _stratified(high: Tensor, patch: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """One random pixel of ``high`` nearest to each of p x p pixels: offsets (1, p, p, 2), colours."""
-    index, offset = geometry.axis_positions(patch, high.shape[1])
+    index, offset = Axis.whole(high.shape[1]).on(patch)
     y, x = _pick(index, patch, torch.arange(patch).view(-1, 1), torch.arange(patch).view(1, -1), rng)
     return torch.stack((offset[y], offset[x]), -1).unsqueeze(0), high[:, y, x].flatten(1).T
 
@@ -195,7 +182,7 @@ def _blocks(high: Tensor, side: int, across: int, rng: np.random.Generator) -> t
     room = np.diff(edges) - BLOCK + 1
     start = [edges[:-1].reshape(shape) + _below(room.reshape(shape), across, rng) for shape in _AXES]
     inner = torch.arange(BLOCK)
-    index, _ = geometry.axis_positions(side, high.shape[1])
+    index, _ = Axis.whole(high.shape[1]).on(side)
     rows = torch.from_numpy(start[0]).flatten().view(-1, 1, 1) + inner.view(-1, 1)
     cols = torch.from_numpy(start[1]).flatten().view(-1, 1, 1) + inner
     y, x = _pick(index, side, rows, cols, rng)

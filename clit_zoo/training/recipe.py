@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..model import SuperResolver
+from .cascade import stage_parameters
 from .degrade import DEGRADATIONS
 from .optim import OPTIMIZERS, SCHEDULES
 from .patches import BLOCK, QUERIES, Draw
@@ -119,10 +120,12 @@ class Recipe:
     def freeze(self, model: SuperResolver) -> None:
         """Take ``requires_grad`` from the parameters that are not trained."""
         if self.freeze_encoder or self.freeze_stages:
-            model.encoder.requires_grad_(False)
+            for p in model.encoder.parameters():
+                p.requires_grad_(False)
         if self.freeze_stages:
-            model.decoder.requires_grad_(False)
-            for p in model.decoder.stage_parameters(self.freeze_stages):
+            for p in model.decoder.parameters():
+                p.requires_grad_(False)
+            for p in stage_parameters(model.decoder, self.freeze_stages):
                 p.requires_grad_(True)
 
     def share_of(self, rank: int, count: int) -> list[range]:

@@ -12,6 +12,7 @@ from ..pretrained import from_pretrained
 from ..zoo import registry
 from ..zoo.config import ModelConfig
 from ..zoo.folder import CONFIG_FILE
+from .cascade import copy_stage, stages_of
 
 NEW_STAGES = ("copy", "random")
 FINETUNED = "-finetuned"
@@ -80,7 +81,7 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
     """
     if new_stages not in NEW_STAGES:
         raise ConfigError(f"new stages {new_stages!r} is none of {', '.join(NEW_STAGES)}.")
-    have = model.decoder.stages
+    have = stages_of(model.decoder)
     if stages < have:
         raise ConfigError(f"{model.config.name} has {have} stages already; {stages} would drop trained ones.")
     if stages == have:
@@ -89,7 +90,7 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
     longer.load_state_dict({**longer.state_dict(), **model.state_dict()})
     if new_stages == "copy":
         for i in range(have, stages):
-            longer.decoder.copy_stage(have - 1, i, output=1 - GAIN if have == 1 else 1.0)
+            copy_stage(longer.decoder, have - 1, i, output=1 - GAIN if have == 1 else 1.0)
     return longer.to(model.device, model.dtype).train(model.training)
 
 
@@ -103,7 +104,7 @@ def first_stages(model: SuperResolver, stages: int) -> SuperResolver:
     Raises:
         ConfigError: the model has fewer.
     """
-    have = model.decoder.stages
+    have = stages_of(model.decoder)
     if not 1 <= stages <= have:
         raise ConfigError(f"{model.config.name} has {have} stages, and {stages} of them cannot be kept.")
     shorter = SuperResolver(model.config.with_overrides(decoder={"stages": stages}), backend=model.backend)

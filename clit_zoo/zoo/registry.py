@@ -71,6 +71,12 @@ _ROWS = (
     _row("rdn-clit", {"name": "rdn"}, {"stages": 3}, "RDN with CLIT, as in the paper"),
     _row("swinir-lit", {"name": "swinir"}, {"stages": 1}, "SwinIR with LIT, as in the paper"),
     _row("swinir-clit", {"name": "swinir"}, {"stages": 3}, "SwinIR with CLIT, as in the paper"),
+    _row(
+        "edsr-light-lit-photo",
+        {"name": "edsr", "blocks": 12},
+        {"dim": 64, "heads": 4, "radius": 1, "stages": 1, "hidden_dims": [128, 64, 64, 64]},
+        "light: edsr-light-lit trained on JPEGs, noise and blur, which it cleans; ships with the library",
+    ),
 )
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _ROWS}

@@ -73,7 +73,17 @@ class Ints:
         return [entry.check(item, f"{where}[{i}]") for i, item in enumerate(value)]
 
 
-Setting = Int | Number | Ints
+@dataclass(frozen=True)
+class Bool:
+    default: bool
+
+    def check(self, value: Any, where: str) -> bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where} must be true or false, not {show(value)}.")
+        return value
+
+
+Setting = Int | Number | Ints | Bool
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -124,6 +134,11 @@ def _count_clit(s: dict, channels: int) -> int:
     widths = [taps * dim + 2, *s["hidden_dims"], 3]
     mlp = sum(_linear(a, b) for a, b in pairwise(widths))
     return _conv(channels, dim) + _linear(64, s["heads"]) + s["stages"] * (3 * _conv(dim, dim) + mlp)
+
+
+def _count_liif(s: dict, channels: int) -> int:
+    inputs = channels * (9 if s["feat_unfold"] else 1) + 2 + 2 * s["cell_decode"]
+    return sum(_linear(a, b) for a, b in pairwise([inputs, *s["hidden_dims"], 3]))
 
 
 def _rule_swinir(s: dict, where: str) -> None:
@@ -192,6 +207,18 @@ DECODERS: dict[str, Part] = {
         out_channels=lambda s: 3,
         count=_count_clit,
         rule=_rule_clit,
+    ),
+    "liif": Part(
+        'Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function", '
+        "CVPR 2021 (arXiv:2012.09161)",
+        {
+            "hidden_dims": Ints((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+            "cell_decode": Bool(True),
+        },
+        out_channels=lambda s: 3,
+        count=_count_liif,
     ),
 }
 

@@ -129,9 +129,9 @@ def command(
     """Enlarge the pictures IN (files or folders) by any factor.
 
     JPEGs, lossy WebP and noisy pictures are also cleaned, by a model of their own; -m or --strength decides
-    otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF and
-    resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only if all
-    is done.
+    otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF
+    and resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only if
+    all is done.
 
     \b
     clit-zoo upscale photo.jpg -s 3.7
@@ -154,7 +154,7 @@ def command(
     _quieten()
     single = _is_single_file(inputs, out, format)
     _check_colour(flatten)
-    name = _model_name(model)
+    name = _model_name(model, strength)
     sizing = Sizing(scale, width, height, size)
     if scale is None and width is None and height is None and size is None:
         sizing = Sizing(DEFAULT_SCALE)
@@ -166,7 +166,7 @@ def command(
         skip_existing=skip_existing,
         overwrite=overwrite,
     )
-    report = Report(jobs, name, as_json=as_json, dry_run=dry_run, started=started)
+    report = Report(jobs, as_json=as_json, dry_run=dry_run, explain=explain, started=started)
     for job in jobs:
         if job.status != "planned":
             report.finished(job)
@@ -175,8 +175,9 @@ def command(
         if dry_run:
             _estimate(planned, model, dtype, report)
         elif planned:
-            resolver = load(model, device, dtype, backend)
-            _enlarge_all(planned, resolver, sizing, report, quality, flatten, overwrite)
+            names = dict.fromkeys(str(job.model) for job in planned)
+            models = {name: load(model or name, device, dtype, backend, strength) for name in names}
+            _enlarge_all(planned, models, sizing, report, quality, flatten, overwrite)
     finally:  # after an interruption too, what has been done is told
         report.end()
     return int(any(job.status == "failed" for job in jobs))
@@ -184,7 +185,7 @@ def command(
 
 def _enlarge_all(
     jobs: list[Job],
-    resolver: SuperResolver,
+    models: dict[str, SuperResolver],
     sizing: Sizing,
     report: Report,
     quality: int | None,
@@ -205,7 +206,7 @@ def _enlarge_all(
 
             began = time.monotonic()
             try:
-                _enlarge(job, resolver, sizing, progress, quality, flatten, overwrite)
+                _enlarge(job, models[str(job.model)], sizing, progress, quality, flatten, overwrite)
                 job.status = "done"
             except ClitZooError as error:
                 job.fail(str(error))
@@ -244,9 +245,7 @@ def _enlarge(
         picture = imaging.flattened(picture, flatten)
     imaging.check_output(job.format, width, height, alpha=picture.alpha is not None, bits=picture.bits)
 
-    output = imaging.enlarge_picture(
-        picture, (height, width), lambda color, size: resolver.enlarge(color, size, progress=progress)
-    )
+    output = resolver.open(picture).render(size=(height, width), progress=progress)
     _make_folder(job.target.parent)
     check_target(job.target, overwrite)  # it may have come into being since the plan
     job.notices += imaging.write(output, job.target, job.format, quality)
@@ -331,12 +330,22 @@ def _check_colour(flatten: str | None) -> None:
             ) from error
 
 
-def _model_name(model: str) -> str:
-    """What output names call the model; ModelNotFoundError for a name that can be nothing."""
+def _model_name(model: str | None, strength: float | None) -> str | None:
+    """What output names call the model, None where each picture has its own.
+
+    Raises:
+        ModelNotFoundError: the name can be nothing.
+    """
     from ...zoo import registry
     from ...zoo.config import ModelConfig
     from ...zoo.folder import CONFIG_FILE
 
+    if strength is not None:
+        from ...choice import name_at
+
+        return name_at(strength)
+    if model is None:
+        return None
     if model not in registry.REGISTRY:
         folder = Path(model).expanduser()
         if os.path.isfile(folder / CONFIG_FILE):
@@ -346,12 +355,14 @@ def _model_name(model: str) -> str:
     return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _estimate(jobs: list[Job], model: str, dtype: str | None, report: Report) -> None:
+def _estimate(jobs: list[Job], model: str | None, dtype: str | None, report: Report) -> None:
     """Fill in what each job would take; nothing is downloaded for it."""
+    from ...choice import CLEAN
     from ...zoo import hub, registry
     from ...zoo.config import ModelConfig
     from .memory import estimate_bytes
 
+    model = model or CLEAN  # the others that may be chosen are as large
     config = None
     if model in registry.REGISTRY:
         config = registry.get(model).config

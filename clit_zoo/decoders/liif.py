@@ -1,0 +1,173 @@
+"""LIIF: local implicit image function (Chen, Liu and Wang, CVPR 2021, arXiv:2012.09161).
+
+For a position and each of the four feature pixels p_t around it (``corners``), an MLP gives a colour from the
+3x3 features around p_t, the position relative to it and the cell; the four are averaged by area:
+
+    z_t = MLP([f(p_t), dy, dx, cell]),  output = sum_t w_t z_t
+
+The first layer is linear in what it reads, so its share of the features is computed once for each feature
+pixel, by a 3x3 convolution, and that of the position once for each row and column. That is the same number in
+another order of additions, with 1.7 times fewer multiplications at x4. Parameter names are the authors'.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clit_kernels.queries import as_points, gather_pixels
+
+from ..geometry import Pixels, Size, Where
+from .base import Progress
+from .corners import Corner, axis_corners
+from .mlp import MLP
+
+CHUNK = 1 << 14
+"""Positions decoded at once: 16 MB for each hidden layer of 256, small beside a picture."""
+
+LEAST_PIXELS = 4
+"""Output rows and columns that are decoded at least; see ``Axis.grown``."""
+
+
+class Prepared(NamedTuple):
+    """``hidden`` (B, h, w, D): the first layer's share of each feature pixel."""
+
+    hidden: Tensor
+
+
+class LIIF(nn.Module):
+    """Local implicit image function.
+
+    Args:
+        in_channels: channels C of the encoder's map.
+        hidden_dims: widths of the MLP's hidden layers, the first one D.
+        feat_unfold: read the 3x3 features around a pixel, not only its own.
+        local_ensemble: average the four corners; else the nearest pixel's colour is taken.
+        cell_decode: the MLP reads the cell.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        hidden_dims: Sequence[int] = (256, 256, 256, 256),
+        feat_unfold: bool = True,
+        local_ensemble: bool = True,
+        cell_decode: bool = True,
+    ):
+        super().__init__()
+        self.backend, self.in_channels, self.side = "auto", in_channels, 3 if feat_unfold else 1
+        self.local_ensemble, self.cell_decode = local_ensemble, cell_decode
+        fan_in = in_channels * self.side**2 + 2 + 2 * cell_decode
+        self.imnet = MLP(fan_in, hidden_dims, 3, lambda: nn.ReLU(inplace=True))
+
+    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+        """The first layer's share of the features; see ``Decoder``."""
+        kernel = self._weights()[0].unflatten(1, (self.in_channels, self.side, self.side))
+        hidden = F.conv2d(features, kernel, padding=self.side // 2)
+        return Prepared(hidden.permute(0, 2, 3, 1).contiguous())
+
+    def plan(self, h: int, w: int, where: Where) -> list[Size]:
+        """One map: the encoder's; see ``Decoder``."""
+        return [(h, w)]
+
+    def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
+        """Colours (B, Q, 3) at positions; see ``Decoder``."""
+        hidden = prepared.hidden
+        batch, h, w, _ = hidden.shape
+        cell = self._cell_share(where.cells((h, w), batch, hidden.device))
+        if isinstance(where, Pixels):
+            return self._decode_window(hidden, where, cell, progress)
+        by_channel = hidden.permute(0, 3, 1, 2)
+        total = torch.zeros((), device=hidden.device)
+        for y, x in self._pairs(where, (h, w), batch, hidden.device):
+            first = gather_pixels(by_channel, torch.stack((y.pixel, x.pixel), -1))
+            first = first + (self._share(y, 0) + self._share(x, 1) + cell.unsqueeze(1)).to(first.dtype)
+            total = total + self.imnet.layers[1:](first) * (y.weight * x.weight).unsqueeze(-1)
+        if progress is not None:
+            progress(1.0)
+        return total
+
+    def reference(self, features: Tensor, where: Where) -> Tensor:
+        """The formula as the paper states it: each position's whole input through the whole MLP.
+
+        Args:
+            features: (B, C, h, w) the encoder's map, in float64 for a truth to test against.
+
+        Returns:
+            (B, Q, 3), as ``decode`` gives.
+        """
+        batch, _, h, w = features.shape
+        unfolded = F.unfold(features, self.side, padding=self.side // 2).unflatten(2, (h, w))
+        cell = where.cells((h, w), batch, features.device).unsqueeze(1)
+        total = torch.zeros((), device=features.device)
+        for y, x in self._pairs(where, (h, w), batch, features.device):
+            read = gather_pixels(unfolded, torch.stack((y.pixel, x.pixel), -1))
+            parts = [read, torch.stack((y.delta, x.delta), -1), cell.expand(*read.shape[:2], 2)]
+            given = torch.cat([part.to(read.dtype) for part in parts[: 2 + self.cell_decode]], -1)
+            total = total + self.imnet(given) * (y.weight * x.weight).unsqueeze(-1)
+        return total
+
+    def why_not(self, backend: str, like: Tensor) -> str | None:
+        """Why ``backend`` cannot serve; see ``Decoder``."""
+        return None if backend in ("auto", "torch") else "LIIF computes in PyTorch: take auto or torch"
+
+    def _decode_window(
+        self, hidden: Tensor, where: Pixels, cell: Tensor, progress: Progress | None
+    ) -> Tensor:
+        """Every pixel of a window, band by band: one table for the rows, one for the columns, no gathers."""
+        batch, h, w, _ = hidden.shape
+        (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS, h), where.cols.grown(LEAST_PIXELS, w)
+        across = [(x, self._share(x, 1)) for x in self._corners(*cols.on(w, hidden.device), w)]
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        out = hidden.new_empty(batch, rows.size, cols.size, 3, dtype=dtype)
+        step = max(1, CHUNK // (cols.size * batch))
+        for start in range(0, rows.size, step):
+            stop = min(start + step, rows.size)
+            total = torch.zeros((), device=hidden.device)
+            for y in self._corners(*rows.part(start, stop).on(h, hidden.device), h):
+                share = self._share(y, 0).unsqueeze(1) + cell.view(batch, 1, 1, -1)
+                line = hidden.index_select(1, y.pixel) + share.to(hidden.dtype)
+                for x, table in across:
+                    first = line.index_select(2, x.pixel) + table.to(hidden.dtype)
+                    weight = y.weight.unsqueeze(1) * x.weight
+                    total = total + self.imnet.layers[1:](first) * weight.unsqueeze(-1)
+            out[:, start:stop] = total
+            if progress is not None:
+                progress(stop / rows.size)
+        height, width = where.size
+        return out[:, above : above + height, before : before + width].flatten(1, 2)
+
+    def _pairs(
+        self, where: Where, size: Size, batch: int, device: torch.device
+    ) -> list[tuple[Corner, Corner]]:
+        """Every combination (y, x) of the corners of a list of positions."""
+        points = as_points(where.on(size, device), batch)
+        rows, cols = (
+            self._corners(points.index[..., i], points.offset[..., i], n) for i, n in enumerate(size)
+        )
+        return [(y, x) for y in rows for x in cols]
+
+    def _corners(self, index: Tensor, offset: Tensor, n: int) -> Sequence[Corner]:
+        if self.local_ensemble:
+            return axis_corners(index, offset, n)
+        return (Corner(index.clamp(0, n - 1), 2 * offset, torch.ones_like(offset)),)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first layer's: for the features (D, C * side**2), the position (D, 2), the cell (D, 2 or 0)."""
+        weight, features = self.imnet.linears()[0].weight, self.in_channels * self.side**2
+        return weight[:, :features], weight[:, features : features + 2], weight[:, features + 2 :]
+
+    def _share(self, corner: Corner, axis: int) -> Tensor:
+        """The first layer's share (..., Q, D) of the position along an axis, in float32 at least."""
+        column = self._weights()[1][:, axis]
+        return corner.delta.unsqueeze(-1) * column.to(torch.promote_types(column.dtype, torch.float32))
+
+    def _cell_share(self, cells: Tensor) -> Tensor:
+        """The first layer's share (B, D) of the cells (B, 2), with its bias, in float32 at least."""
+        weight, bias = self._weights()[2], self.imnet.linears()[0].bias
+        wide = torch.promote_types(bias.dtype, torch.float32)
+        share = cells.to(wide) @ weight.to(wide).T if self.cell_decode else cells.new_zeros(len(cells), 1)
+        return share + bias.to(wide)
