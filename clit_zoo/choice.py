@@ -56,9 +56,9 @@ def recommend(picture: Any) -> str:
 def between(strength: float, **options: Any) -> SuperResolver:
     """A model that cleans so much: its weights lie between those of the clean model and the photo model.
 
-    The one was trained from the other, so the way between their weights is as good as the way between their
-    pictures (PSNR within 0.05 dB on JPEGs of quality 50 to 90), and takes one model's time (Wang et al., "Deep
-    network interpolation", CVPR 2019).
+    The photo model was trained from the clean one, so a mean of their weights is as good as a mean of their
+    outputs, and takes the time of one (Wang et al., "Deep network interpolation", CVPR 2019). On JPEGs of
+    Set14 at ×2 the two means differ by at most 0.05 dB.
 
     Args:
         strength: 0 is the clean model, 1 the photo model.
@@ -71,8 +71,8 @@ def between(strength: float, **options: Any) -> SuperResolver:
         raise ConfigError(f"strength {strength:g} is not from 0 to 1")
     model, photo = (from_pretrained(name, **options) for name in (CLEAN, PHOTO))
     ends = photo.state_dict()
-    blended = {name: value.float().lerp(ends[name].float(), strength) for name, value in model.state_dict().items()}
-    model.load_state_dict(blended)
+    starts = model.state_dict()
+    model.load_state_dict({key: starts[key].float().lerp(ends[key].float(), strength) for key in starts})
     model.config = model.config.with_overrides(name=name_at(strength))
     return model
 

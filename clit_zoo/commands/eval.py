@@ -57,8 +57,8 @@ class Scales(click.ParamType):
     "--degrade",
     default="",
     metavar="WORD",
-    help="What happens to the low-resolution pictures first: jpeg:QUALITY, webp:QUALITY, noise:SIGMA, blur:SIGMA "
-    "or camera (all of it, mildly).",
+    help="What happens to the low-resolution pictures first: jpeg:QUALITY, webp:QUALITY, noise:SIGMA, "
+    "blur:SIGMA or camera (all of it, mildly).",
 )
 @click.option(
     "--format",

@@ -27,7 +27,7 @@ def load(
     from .threads import use_free_cores
 
     use_free_cores()
-    options = {"device": device, "dtype": dtype or "auto", "backend": backend}
+    options: dict[str, Any] = {"device": device, "dtype": dtype or "auto", "backend": backend}
     if strength is None:
         resolver = clit_zoo.from_pretrained(model, **options)
     else:

@@ -130,7 +130,7 @@ def _vp8_quality(frame: bytes) -> int | None:
     number(2)  # partitions
     index = float(number(7))
     if segments:
-        index = np.mean(segments) + (0.0 if absolute else index)
+        index = sum(segments) / 4 + (0 if absolute else index)
     compression = (1 - np.clip(index, 0, 127) / 127) ** 3  # libwebp's, from its quality
     return round(100 * (1.5 * compression if compression < 0.5 else (1 + compression) / 2))
 

@@ -1,7 +1,7 @@
 """Low-resolution patches as people's pictures are: blurred, reduced, noisy and compressed, each by chance.
 
-The order is that of a camera and a web site: light is blurred, the picture is reduced, noise comes on top, and a
-file is written once or twice. The targets stay the clean pixels, so a model learns to undo all of it.
+The order is that of a camera and a web site: light is blurred, the picture is reduced, noise comes on top,
+and a file is written once or twice. The targets stay the clean pixels, so a model learns to undo all of it.
 """
 
 import functools
@@ -15,14 +15,14 @@ from ..evaluation.degrade import gaussian_blur, gaussian_noise, jpeg, motion_blu
 
 Range = tuple[float, float]
 
-# All but "nearest" are antialiased, and all keep every pixel in place; "nearest" takes the one pixel at the centre,
-# or below and right of it where the centre lies between two.
+# All but "nearest" are antialiased, and all keep every pixel in place; "nearest" takes the one pixel at the
+# centre, or below and right of it where the centre lies between two.
 KERNELS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
-    "area": None,  # not Pillow's BOX, which takes whole pixels, and of two at equal distance the one on the left
+    "area": None,  # not Pillow's BOX: it takes whole pixels, and of two at equal distance the one on the left
 }
 
 

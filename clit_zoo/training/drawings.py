@@ -27,7 +27,7 @@ _SIGNS = "0123456789.,:;-+()/%&?!=<>[]{}@#$*_\"'|\\"
 
 @functools.cache
 def fonts() -> tuple[str | None, ...]:
-    """Files of this machine's fonts that hold Latin letters, by name; Pillow's own font, None, comes first."""
+    """Files of this machine's fonts with Latin letters, by name; Pillow's own font, None, comes first."""
     found: list[str | None] = [None]
     for folder in _FOLDERS.get(sys.platform, ()):
         files = sorted(Path(folder).expanduser().rglob("*"))
@@ -44,7 +44,7 @@ def drawing(side: int, pixel: float, rng: np.random.Generator) -> Tensor:
             that they have on a screen with such pixels.
         rng: what it depends on, beside the fonts there are.
     """
-    fine = int(rng.integers(1, 3))  # drawn so much larger: round shapes are smooth at 2, as aliased as can be at 1
+    fine = int(rng.integers(1, 3))  # drawn so much larger: slanted edges are smooth at 2, and stairs at 1
     canvas = _Canvas(side * fine, pixel * fine, rng)
     for _ in range(int(rng.integers(2, 6))):
         rng.choice(np.array(_PARTS, dtype=object), p=_SHARES)(canvas)
@@ -150,7 +150,8 @@ def _strokes(canvas: _Canvas) -> None:
         x, y = rng.uniform(0, canvas.side, (2, points))
     corners = list(zip(x.tolist(), y.tolist(), strict=True))
     if points > 2 and rng.random() < 0.3:
-        canvas.draw.polygon(corners, fill=canvas.ink() if rng.random() < 0.5 else None, outline=ink, width=width)
+        fill = canvas.ink() if rng.random() < 0.5 else None
+        canvas.draw.polygon(corners, fill=fill, outline=ink, width=width)
     else:
         canvas.draw.line(corners, fill=ink, width=width, joint="curve")
 

@@ -22,8 +22,9 @@ class Recipe:
         steps: optimizer steps in all; the schedule ends there.
         batch: patches a step, over all processes; patch: their low-resolution side in pixels.
         accumulate: parts in which each process computes its share of the batch, to save memory.
-        strategy: the scales, see ``strategies``; queries: the positions, degrade: what happens to the patches,
-            drawings: share that are made-up text and lines, see ``patches.Draw``.
+        strategy: the scales, see ``strategies``.
+        queries: the positions; degrade: what happens to the patches; drawings: the share of them that is
+            made-up text and lines; see ``patches.Draw``.
         lr: top learning rate; warmup: steps to reach it.
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
         schedule: "halving" (after each fifth of the run), "cosine" or "trapezoid".
@@ -91,7 +92,8 @@ class Recipe:
             ("schedule", SCHEDULES),
         ):
             if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(filter(None, known))}.")
+                names = ", ".join(filter(None, known))
+                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {names}.")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""

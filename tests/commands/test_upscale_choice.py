@@ -71,8 +71,9 @@ def test_between_is_a_mean_of_weights(monkeypatch, tmp_path, tiny_model, strengt
     with torch.no_grad():
         for parameter in photo.parameters():
             parameter.add_(torch.randn_like(parameter))
-    folders = {CLEAN: clean.save_pretrained(tmp_path / "clean"), PHOTO: photo.save_pretrained(tmp_path / "photo")}
-    monkeypatch.setattr("clit_zoo.choice.from_pretrained", lambda name, **options: LOAD(folders[name], **options))
+    for name, model in ((CLEAN, clean), (PHOTO, photo)):
+        model.save_pretrained(tmp_path / name)
+    monkeypatch.setattr("clit_zoo.choice.from_pretrained", lambda name, **kw: LOAD(tmp_path / name, **kw))
     from clit_zoo.choice import between
 
     found = between(strength, dtype="float32").state_dict()

@@ -101,4 +101,5 @@ def test_a_table_of_degraded_pictures(tmp_path):
 
 def test_a_wrong_word_is_refused_before_the_work(tmp_path):
     result = CliRunner().invoke(command, [str(originals(tmp_path)), "--degrade", "jpeg:700"])
-    assert isinstance(result.exception, ClitZooError) and "jpeg:N with N from 1 to 100" in str(result.exception)
+    assert isinstance(result.exception, ClitZooError)
+    assert "jpeg:N with N from 1 to 100" in str(result.exception)

@@ -60,7 +60,7 @@ def test_damaged_webp_does_not_stop_the_reading():
     file = io.BytesIO()
     picture().save(file, "WEBP", quality=80)
     whole = file.getvalue()
-    for length in range(0, 80):
+    for length in range(80):
         webp_quality(io.BytesIO(whole[:length]))
     rng = np.random.default_rng(0)
     for _ in range(200):

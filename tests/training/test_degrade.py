@@ -1,4 +1,4 @@
-"""Degraded patches: that they stay in place, depend on their generator alone, and are as strong as asked for."""
+"""Degraded patches: that they stay in place and depend on their generator alone."""
 
 from dataclasses import replace
 
@@ -86,7 +86,7 @@ def test_targets_stay_clean(photographs):
 def test_a_recipe_names_its_degradation():
     with pytest.raises(ConfigError, match="degrade 'fog' is none of photo"):
         Recipe(steps=1, degrade="fog")
-    with pytest.raises(ConfigError, match="drawings is 1.5"):
+    with pytest.raises(ConfigError, match=r"drawings is 1\.5"):
         Recipe(steps=1, drawings=1.5)
 
 

@@ -129,9 +129,9 @@ def command(
     """Enlarge the pictures IN (files or folders) by any factor.
 
     JPEGs, lossy WebP and noisy pictures are also cleaned, by a model of their own; -m or --strength decides
-    otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF
-    and resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only if
-    all is done.
+    otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile,
+    EXIF and resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only
+    if all is done.
 
     \b
     clit-zoo upscale photo.jpg -s 3.7

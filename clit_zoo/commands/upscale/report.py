@@ -35,7 +35,7 @@ class Report:
         counts = {status: sum(job.status == status for job in self.jobs) for status in _WORDS}
         seconds = round(time.monotonic() - self.started, 3)
         if self.as_json:
-            report = {"dry_run": self.dry_run, "seconds": seconds, **counts}
+            report: dict[str, Any] = {"dry_run": self.dry_run, "seconds": seconds, **counts}
             report["pictures"] = [_record(job) for job in self.jobs]
             click.echo(json.dumps(report, indent=2))
             return
