@@ -124,7 +124,7 @@ def command(
 
     from ..evaluation import Results, evaluate, protocol_for, render
     from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
-    from ..evaluation.degrade import degradation
+    from ..evaluation.degradations import degradation
     from ..evaluation.evaluate import check_scales
     from ..evaluation.resume import ResumeError
 

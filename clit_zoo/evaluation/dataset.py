@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ClitZooError, ImageError
 from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
-from .degrade import Degradation
+from .degradations import Degradation
 from .resize import imresize, pil_bicubic
 
 if TYPE_CHECKING:

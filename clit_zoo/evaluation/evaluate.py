@@ -21,7 +21,7 @@ from .dataset import (
     plain_name,
     read_original,
 )
-from .degrade import degradation
+from .degradations import degradation
 from .metrics import as_rgb
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
@@ -55,7 +55,7 @@ def evaluate(
         lr_folder: given low-resolution pictures (``low_folders`` says how they are found). Without it they
             are made: MATLAB's bicubic up to ×4, Pillow's above, as in the papers.
         degrade: what happens to the low-resolution pictures first, such as "jpeg:70"; nothing where left
-            out. See ``degrade.degradation``.
+            out. See ``degradations.degradation``.
         dataset: what to call the dataset; by default the folder's name.
         limit: score only the first so many images.
         ssim: measure SSIM as well as PSNR.

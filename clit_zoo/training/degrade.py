@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..evaluation.degrade import gaussian_blur, gaussian_noise, jpeg, motion_blur, poisson_noise, webp
+from ..evaluation.degradations import gaussian_blur, gaussian_noise, jpeg, motion_blur, poisson_noise, webp
 
 Range = tuple[float, float]
 

@@ -8,7 +8,7 @@ from evaluation_cases import originals, picture
 from clit_zoo.commands.eval import command
 from clit_zoo.errors import ClitZooError
 from clit_zoo.evaluation import evaluate
-from clit_zoo.evaluation.degrade import (
+from clit_zoo.evaluation.degradations import (
     degradation,
     gaussian_noise,
     jpeg,
