@@ -41,23 +41,23 @@ class RandomDegradation:
             colour at half resolution. twice: share of the files that were a JPEG before, on another grid.
     """
 
-    clean: float = 0.1
+    clean: float = 0.06
     kernels: tuple[tuple[str, float], ...] = (
-        ("bicubic", 0.5), ("bilinear", 0.1), ("area", 0.2), ("lanczos", 0.15), ("nearest", 0.05),
+        ("bicubic", 0.6), ("bilinear", 0.08), ("area", 0.15), ("lanczos", 0.14), ("nearest", 0.03),
     )  # fmt: skip
-    blur: float = 0.15
+    blur: float = 0.1
     blur_sigma: Range = (0.1, 0.6)
-    motion: float = 0.05
+    motion: float = 0.03
     motion_length: Range = (0.5, 2.0)
-    noise: float = 0.35
+    noise: float = 0.3
     noise_sigma: Range = (0.5, 15.0)
     poisson: float = 0.5
     gray_noise: float = 0.25
-    jpeg: float = 0.75
-    webp: float = 0.1
+    jpeg: float = 0.82
+    webp: float = 0.08
     quality: tuple[int, int] = (25, 98)
     subsampled: float = 0.6
-    twice: float = 0.2
+    twice: float = 0.15
 
     def __call__(self, crop: np.ndarray, patch: int, rng: np.random.Generator) -> np.ndarray:
         """The low-resolution patch (patch, patch, 3) of a square high-resolution one, both 8 bits."""
