@@ -7,9 +7,11 @@ SCALE ?= 4
 OUT ?= out
 
 BIN := $(VENV)/bin
+API := clit_zoo clit_zoo.model clit_zoo.pretrained clit_zoo.geometry clit_zoo.errors clit_zoo.encoders.base \
+	clit_zoo.decoders.base clit_zoo.convert clit_zoo.training clit_kernels
 SOURCES := pyproject.toml setup.py
 
-.PHONY: upscale test lint compile-table clean
+.PHONY: upscale test lint docs compile-table clean
 
 upscale: $(VENV)/.installed  ## enlarge IN by SCALE into OUT
 	$(BIN)/clit-zoo upscale "$(IN)" --scale $(SCALE) -o "$(OUT)/" --overwrite
@@ -17,10 +19,14 @@ upscale: $(VENV)/.installed  ## enlarge IN by SCALE into OUT
 test: $(VENV)/.installed-test  ## run the quick tests
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev  ## style and types
+lint: $(VENV)/.installed-dev  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=.:kernels/torch-ext $(BIN)/lint-imports
+
+docs: $(VENV)/.installed-docs  ## the API page, into build/docs
+	$(BIN)/python -W error::UserWarning -m pdoc -d google -o build/docs $(API)
 
 compile-table: $(VENV)/.installed  ## compile every Triton kernel for GPUs that are not here
 	$(BIN)/python kernels/compile_table.py
@@ -41,6 +47,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	@touch $@
 
 clean:  ## all that the targets made but enlarged pictures

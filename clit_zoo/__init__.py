@@ -3,6 +3,9 @@
 >>> import clit_zoo
 >>> model = clit_zoo.from_pretrained("edsr-light-lit")
 >>> model.upscale("photo.jpg", scale=3.7).save("photo_large.png")
+
+The names below are the whole public face. Beside them: `clit_zoo.geometry` for positions, `clit_zoo.errors`,
+`clit_zoo.encoders.base` and `clit_zoo.decoders.base` for what a paper must bring, and the program `clit-zoo`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -40,9 +43,10 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        globals()[name] = value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return __all__

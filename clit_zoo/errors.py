@@ -18,7 +18,7 @@ class WeightsNotFoundError(ClitZooError, FileNotFoundError):
 
 
 class WeightsError(ClitZooError, ValueError):
-    """A weights file is damaged, or its tensors are not those the configuration asks for."""
+    """A file of weights is damaged, or its tensors are not those that the configuration asks for."""
 
 
 class HubError(ClitZooError, OSError):
@@ -34,6 +34,19 @@ class ScaleError(ClitZooError, ValueError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch says so with an error of its own on a GPU, a RuntimeError on the CPU."""
+    """Whether memory ran out.
+
+    Torch has an error of its own for it on a GPU; on the CPU it is a RuntimeError of the allocator, of mmap
+    or of oneDNN, which says only that it could not create a primitive.
+    """
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
+
+
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "unable to mmap",
+    "could not create a primitive",
+)

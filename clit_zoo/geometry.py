@@ -222,6 +222,12 @@ class Axis(NamedTuple):
         index = position.round()
         return index.long().to(device), (position - index).float().to(device)
 
+    def on_map(self, start: int, stop: int, n: int) -> tuple[int, int]:
+        """First and last pixel of an n-pixel map that pixels [start, stop) are nearest to."""
+        if self.start == 0 and self.step == 1 and start == 0 and stop == self.unit:
+            return 0, n - 1
+        return self.nearest(start, n), self.nearest(stop - 1, n)
+
     def nearest(self, i: int, n: int) -> int:
         """``on``'s index of pixel i, in whole numbers: tracing needs no tensor's value."""
         position = (2 * self.start + (2 * i + 1) * self.step) * n - self.unit
@@ -298,7 +304,10 @@ class Pixels(NamedTuple):
 
     def on(self, map_size: Size, device: torch.device | None = None) -> Grid:
         """The positions on a feature map."""
-        return Grid(*self.rows.on(map_size[0], device), *self.cols.on(map_size[1], device))
+        scale = None  # a tracer cannot tell a float from its sizes
+        if not torch.compiler.is_compiling():
+            scale = (self.rows.scale(map_size[0]), self.cols.scale(map_size[1]))
+        return Grid(*self.rows.on(map_size[0], device), *self.cols.on(map_size[1], device), scale)
 
 
 class Coords(NamedTuple):
@@ -341,10 +350,9 @@ class Raster(NamedTuple):
 
     def on(self, map_size: Size, device: torch.device | None = None) -> clit_kernels.Raster | Points:
         """The positions on a feature map: a raster on their own, a list on any other."""
-        raster = clit_kernels.Raster(self.offset)
         if tuple(map_size) == tuple(self.offset.shape[2:4]):
-            return raster
-        return points(raster_coords(raster), map_size)
+            return clit_kernels.Raster(self.offset)
+        return points(raster_coords(self.offset), map_size)
 
 
 class Blocks(NamedTuple):
@@ -391,10 +399,10 @@ def pixel_centres(n: int, device: torch.device | None = None) -> Tensor:
     return centres.to(device) if device is None or has_float64(device) else centres.float().to(device)
 
 
-def raster_coords(raster: clit_kernels.Raster) -> Tensor:
-    """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's queries, in order (float32 on MPS)."""
-    h, w = raster.offset.shape[2:4]
-    offset = raster.offset.double() if has_float64(raster.offset.device) else raster.offset.float()
-    y = (2 * (torch.arange(h, device=offset.device).view(h, 1) + offset[..., 0]) + 1) / h - 1
-    x = (2 * (torch.arange(w, device=offset.device) + offset[..., 1]) + 1) / w - 1
+def raster_coords(offset: Tensor) -> Tensor:
+    """(B, M * h * w, 2) float64 coordinates in [-1, 1] of a raster's positions, in order (float32 on MPS)."""
+    h, w = offset.shape[2:4]
+    wide = offset.double() if has_float64(offset.device) else offset.float()
+    y = (2 * (torch.arange(h, device=offset.device).view(h, 1) + wide[..., 0]) + 1) / h - 1
+    x = (2 * (torch.arange(w, device=offset.device) + wide[..., 1]) + 1) / w - 1
     return torch.stack((y, x), -1).flatten(1, 3)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigError
+from .errors import ClitZooError, ConfigError, is_out_of_memory
 from .model import SuperResolver
 from .zoo import hub, registry
-from .zoo.config import ModelConfig
+from .zoo.skeleton import skeleton
 
 DTYPES = {
     "float32": torch.float32,
@@ -23,15 +23,19 @@ def create_model(name: str, /, *, backend: str = "auto", **overrides: Any) -> Su
 
     Args:
         name: a registered name, see ``list_models``.
-        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference".
+        backend: who computes the decoder: "auto", "triton", "torch" or "reference".
         overrides: settings to change, such as ``decoder={"radius": 1}`` or ``name="mine"``.
 
     Raises:
         ModelNotFoundError: no model has this name; the message gives close ones.
-        ConfigError: a setting is unknown or out of bounds, or there is no such backend.
+        ConfigError: a setting is unknown or out of bounds, there is no such backend, or the model would have
+            more than ``zoo.skeleton.MAX_PARAMETERS``.
     """
     config = registry.get(name).config
-    return SuperResolver(config.with_overrides(**overrides) if overrides else config, backend=backend)
+    if overrides:
+        config = config.with_overrides(**overrides)
+        skeleton(config)  # refuses a giant before it takes memory
+    return SuperResolver(config, backend=backend)
 
 
 def from_pretrained(
@@ -49,11 +53,12 @@ def from_pretrained(
 
     Args:
         name_or_path: a folder holding config.json and model.safetensors; a registered name (weights that ship
-            with the library, else its Hub repository at a pinned revision and checksum); or any "org/repo".
+            with the library, else its Hub repository at a pinned revision and checksum), in any letter case;
+            or any "org/repo".
         device: "auto" takes CUDA, else MPS, else the CPU.
         dtype: "auto" is bfloat16 on CUDA devices that compute in it, float32 elsewhere; or "float32",
             "float16", "bfloat16", or a torch dtype.
-        backend: who computes the decoder: "auto", "triton", "hoisted" or "reference".
+        backend: who computes the decoder: "auto", "triton", "torch" or "reference".
         revision: branch, tag or commit of a Hub repository.
         cache_dir: where downloads are kept; the Hub client's own cache where left out.
         token: for private repositories; that of ``hf auth login`` where left out.
@@ -64,26 +69,29 @@ def from_pretrained(
         WeightsNotFoundError: the model is known, but its weights have not been published.
         WeightsError, ConfigError: its files are damaged or do not belong together.
         HubError: the Hub cannot be reached, refuses, or sends something else than was pinned.
+        ClitZooError: there is not enough memory.
     """
-    where, what = pick_device(device), dtype
-    found = hub.load(
-        name_or_path,
-        _skeleton,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    )
-    model = SuperResolver(found.config, backend=backend)
-    model.load_state_dict(found.state_dict, strict=True)
-    model.card = found.card
-    return model.to(where, pick_dtype(what, where)).eval()
-
-
-def _skeleton(config: ModelConfig) -> SuperResolver:
-    """The model's shapes, without memory behind them."""
-    with torch.device("meta"):
-        return SuperResolver(config)
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
+    try:
+        found = hub.load(
+            name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        model = SuperResolver(found.config, backend=backend)
+        model.load_state_dict(found.state_dict, strict=True)
+        model.card = found.card
+        return model.to(where, kind).eval()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ClitZooError(
+            f"{name_or_path} does not fit into the memory of {where}: close other programs, take another "
+            "device, or a smaller model (`clit-zoo list`)."
+        ) from error
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -1,6 +1,6 @@
-"""Where a model looks: attention maps of every stage and head at points of a picture (the paper's Figure 7).
+"""Where CLIT looks: attention maps of every stage and head at points of a picture (the paper's Figure 7).
 
-    python examples/attention_maps.py examples/astronaut.png --model edsr-light-lit --scale 6
+    python examples/attention_maps.py examples/astronaut.png --scale 6
     python examples/attention_maps.py photo.png --point 120 80 --point 33 61 -o maps.png
 
 Points are X Y in pixels of the picture; without any, three of its strongest edges are taken. Each row is one
@@ -9,46 +9,29 @@ the heads, and each head. A red dot marks the point. Needs matplotlib: pip insta
 """
 
 import argparse
-import sys
-from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from matplotlib.figure import Figure
+from PIL import Image
 
 import clit_zoo
-from clit_zoo import geometry, imaging
-
-SHOWN = 4.0
-SUFFIXES = (".png", ".jpg", ".pdf", ".svg", ".webp")
+from clit_zoo.geometry import Coords
 
 
-def strongest_edges(image: Tensor, count: int) -> list[tuple[int, int]]:
-    """(x, y) of the steepest pixels of ``image`` (1, 3, h, w), far from each other and from the border."""
-    gray = image.mean(1, keepdim=True)
-    steep = F.pad((gray.diff(dim=2)[..., :-1] ** 2 + gray.diff(dim=3)[:, :, :-1] ** 2)[0, 0], (0, 1, 0, 1))
-    h, w = steep.shape
-    margin = min(8, (min(h, w) - 1) // 2)
-    y, x = torch.arange(h).view(-1, 1), torch.arange(w)
-    inside = (y >= margin) & (y < h - margin) & (x >= margin) & (x < w - margin)
-    found: list[tuple[int, int]] = []
+def strongest_edges(picture: Image.Image, count: int) -> list[tuple[int, int]]:
+    """(x, y) of the steepest pixels, far from each other and from the border."""
+    down, right = np.gradient(np.asarray(picture.convert("L"), dtype=float))
+    steep = np.pad((down**2 + right**2)[4:-4, 4:-4], 4)
+    apart, found = min(steep.shape) // 6, []
     for _ in range(count):
-        best = int(torch.where(inside, steep, -1.0).argmax())
-        found.append((best % w, best // w))
-        inside &= (y - best // w) ** 2 + (x - best % w) ** 2 > (min(h, w) / 6) ** 2
+        y, x = (int(i) for i in np.unravel_index(steep.argmax(), steep.shape))
+        found.append((x, y))
+        steep[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -1
     return found
 
 
-def window(image: Tensor, x: float, y: float, side: float, pixels: int) -> Tensor:
-    """What lies within ``side`` input pixels around (x, y) of ``image`` (1, 3, h, w): (pixels, pixels, 3)."""
-    h, w = image.shape[-2:]
-    step = ((torch.arange(pixels) + 0.5) / pixels - 0.5) * side
-    grid_y, grid_x = torch.meshgrid(2 * (y + step) / h - 1, 2 * (x + step) / w - 1, indexing="ij")
-    grid = torch.stack((grid_x, grid_y), -1).unsqueeze(0)
-    return F.grid_sample(image, grid, mode="nearest", align_corners=False)[0].permute(1, 2, 0)
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,73 +39,55 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default="edsr-light-lit", help="a name, a folder or a Hub repository")
     parser.add_argument("--scale", type=float, default=6.0)
     parser.add_argument("--point", type=int, nargs=2, action="append", metavar=("X", "Y"))
-    parser.add_argument("-o", "--out", type=Path, default=Path("attention.png"))
-    args = parser.parse_args(argv)
-    if not args.out.parent.is_dir() or args.out.suffix.lower() not in SUFFIXES:
-        raise clit_zoo.ClitZooError(
-            f"-o {args.out}: give a file in a folder that exists, ending in one of {', '.join(SUFFIXES)}"
-        )
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise clit_zoo.ClitZooError("drawing needs matplotlib: pip install 'clit-zoo[viz]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    parser.add_argument("-o", "--out", default="attention.png")
+    args = parser.parse_args(arguments)
+    picture = Image.open(args.picture).convert("RGB")
+    w, h = picture.size
+    points = args.point or strongest_edges(picture, 3)
+    if not all(0 <= x < w and 0 <= y < h for x, y in points):
+        parser.error(f"a --point lies outside of the picture of {w}×{h} pixels")
 
     model = clit_zoo.from_pretrained(args.model, device="cpu", dtype="float32")
-    decoder = model.decoder
-    image = imaging.read(args.picture).color
-    h, w = image.shape[-2:]
-    points = [(x, y) for x, y in args.point] if args.point else strongest_edges(image, 3)
-    for x, y in points:
-        if not (0 <= x < w and 0 <= y < h):
-            raise clit_zoo.ClitZooError(f"the point {x} {y} is outside the picture of {w}×{h} pixels")
-
-    size = geometry.output_size(h, w, args.scale)
-    sizes = geometry.plan(h, w, size, decoder.stages)
+    decoder, size = model.decoder, torch.tensor((h, w))
     centres = torch.tensor([[(y + 0.5, x + 0.5) for x, y in points]], dtype=torch.float64)
-    coords = 2 * centres / torch.tensor((h, w)) - 1
+    where = Coords(2 * centres / size - 1, 2 / (size * args.scale).round()[None])
     with torch.inference_mode():
-        stages = decoder.attention(model.features(image)[1], coords, sizes)
-        # more pixels than this the figure does not show
-        large = model.enlarge(image, geometry.output_size(h, w, min(args.scale, SHOWN)))
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        stages = decoder.attention(model.encode(image).prepared, where)
+    maps = decoder.plan(h, w, where)
 
-    heads, side = decoder.heads, 2 * decoder.radius + 1
-    rows, columns = len(points) * len(stages), heads + 2
-    figure = plt.figure(figsize=(4.5 + 1.25 * columns, max(4.0, 1.35 * rows)), layout="constrained")
+    side, columns = 2 * decoder.radius + 1, decoder.heads + 2
+    rows = len(points) * len(stages)
+    figure = Figure(figsize=(4.5 + 1.25 * columns, max(4.0, 1.35 * rows)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(4.5, 1.25 * columns))
     axes = left.subplots()
-    axes.imshow(large[0].permute(1, 2, 0).numpy(), extent=(0, w, h, 0))
+    axes.imshow(model.upscale(picture, min(args.scale, 4.0)), extent=(0, w, h, 0))
     axes.set_title(f"{model.config.name}, ×{args.scale:g}")
     axes.axis("off")
     for number, (x, y) in enumerate(points, 1):
         axes.plot(x + 0.5, y + 0.5, "o", color="red", markersize=4)
         axes.annotate(str(number), (x + 0.5, y + 0.5), color="red", xytext=(4, 4), textcoords="offset points")
+
     grid = right.subplots(rows, columns, squeeze=False)
+    titles = ["input", "mean", *(f"head {i + 1}" for i in range(decoder.heads))]
     for row in range(rows):
         point, stage = divmod(row, len(stages))
-        weights = stages[stage][0, point]
+        weights = stages[stage][0, point].numpy()
         # the K×K weights lie around the nearest feature pixel, which a point may be half a pixel off
-        nearest = geometry.points(coords[:, point : point + 1], sizes[stage])
-        (row_index, column), (dy, dx) = nearest.index[0, 0].tolist(), nearest.offset[0, 0].tolist()
-        ratio = h / sizes[stage][0]
-        middle = (column + 0.5) * w / sizes[stage][1], (row_index + 0.5) * ratio
-        seen = window(image, *middle, side * ratio, 8 * side)
-        panels = [panel.numpy() for panel in (seen, weights.mean(0), *weights)]
-        titles = ["input", "mean", *(f"head {i + 1}" for i in range(heads))]
-        for axes, panel, title in zip(grid[row], panels, titles, strict=True):
-            axes.imshow(panel, cmap="viridis", vmin=0, extent=(0, 1, 1, 0))
-            axes.plot(0.5 + dx / side, 0.5 + dy / side, "o", color="red", markersize=2)
-            axes.set(xticks=[], yticks=[], title=title if row == 0 else "")
+        middle = (where.on(maps[stage]).index[0, point] + 0.5) / torch.tensor(maps[stage]) * size
+        reach = side / 2 * size / torch.tensor(maps[stage])
+        (top, first), (bottom, last) = (middle - reach).tolist(), (middle + reach).tolist()
+        window = (first, last, bottom, top)
+        grid[row, 0].imshow(picture, extent=(0, w, h, 0), interpolation="nearest")
+        for axes, panel in zip(grid[row, 1:], [weights.mean(0), *weights], strict=True):
+            axes.imshow(panel, vmin=0, extent=window)
+        for axes, title in zip(grid[row], titles, strict=True):
+            axes.plot(points[point][0] + 0.5, points[point][1] + 0.5, "o", color="red", markersize=2)
+            axes.set(xticks=[], yticks=[], xlim=window[:2], ylim=window[2:], title="" if row else title)
         grid[row, 0].set_ylabel(f"{point + 1}, stage {stage + 1}", fontsize=8)
     figure.savefig(args.out, dpi=150)
     print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (clit_zoo.ClitZooError, OSError) as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted.")
+    main()

@@ -185,7 +185,7 @@ def train(args: argparse.Namespace, processes: Processes, command: list[str]) ->
     number = len(photographs.images)
     data = f"{number} picture{'s' * (number != 1)} ({photographs.megapixels:.3g} megapixels) of {source}"
     say(
-        f"training {model.config.name} ({model.config.parameters:,} parameters) on "
+        f"training {model.config.name} ({sum(p.numel() for p in model.parameters()):,} parameters) on "
         f"{device_name(processes.device)} with {data}, {len(photographs.skipped)} left out; crops reach "
         f"×{photographs.reach / args.patch:.1f}"
     )

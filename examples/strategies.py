@@ -15,18 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import clit_zoo
-from clit_zoo.evaluation import Runner, evaluate, model_runner, paper
+from clit_zoo.evaluation import Method, evaluate, model_method, published
 from clit_zoo.training.start import first_stages
 
 
-def methods(names: list[str]) -> Iterator[Runner]:
+def methods(names: list[str]) -> Iterator[Method]:
     """The models, and the first stages of cascades."""
     for name in names:
         model = clit_zoo.from_pretrained(name, dtype="float32")
-        stages = model.decoder.stages
+        stages = getattr(model.decoder, "stages", 1)
         for count in range(1, stages):
-            yield model_runner(first_stages(model, count), f"{name}, {count} of {stages} stages")
-        yield model_runner(model, name if stages == 1 else f"{name}, all {stages} stages")
+            yield model_method(first_stages(model, count), f"{name}, {count} of {stages} stages")
+        yield model_method(model, name if stages == 1 else f"{name}, all {stages} stages")
 
 
 def line(name: str, figures: dict[float, float], scales: list[float]) -> str:
@@ -52,8 +52,8 @@ def main() -> None:
         for skipped in results.skipped:
             print(f"{skipped.image} was left out: {skipped.reason}")
         print(line(method.name, {mean.scale: mean.psnr for mean in results.means()}, args.scales), flush=True)
-    for row in paper.rows("DIV2K", table=5):
-        print(line(f"the paper on DIV2K: {row.method}", row.psnr, args.scales))
+    for row in published.rows("DIV2K", source="CLIT, Table 5"):
+        print(line(f"{row.method} ({row.source}, on DIV2K)", row.psnr, args.scales))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     python kernels/compile_table.py --markdown kernels/COMPILED.md
 
 Fails on register spills, on shared memory above the chip's limit, and where tensor-core instructions are
-missing from a kernel that was registered with them. An op registers its kernels in ``<op>/specs.py``:
-``specs(arch)`` yields ``triton_support.KernelSpec`` at the tiles that ``settings/`` holds for that chip.
+missing from a kernel that was registered with them. An op registers its kernels in ``<op>/triton/specs.py``:
+``specs(arch)`` yields ``triton_support.KernelSpec`` at the tiles that ``tile_tables/`` holds for that chip.
 """
 
 import argparse
@@ -52,11 +52,9 @@ def registered(op: str | None, target: str) -> Iterator[Any]:
     import clit_kernels
 
     for module in pkgutil.iter_modules(clit_kernels.__path__):
-        if op not in (None, module.name):
-            continue
-        if not module.ispkg or not (Path(clit_kernels.__path__[0]) / module.name / "specs.py").is_file():
-            continue
-        yield from importlib.import_module(f"clit_kernels.{module.name}.specs").specs(target)
+        specs = Path(clit_kernels.__path__[0], module.name, "triton", "specs.py")
+        if op in (None, module.name) and specs.is_file():
+            yield from importlib.import_module(f"clit_kernels.{module.name}.triton.specs").specs(target)
 
 
 def compile_spec(spec: Any, target: str) -> Any:
@@ -65,14 +63,15 @@ def compile_spec(spec: Any, target: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from clit_kernels.settings import OPTIONS
+    from clit_kernels.tile_table import OPTIONS
     from clit_kernels.triton_support import LAUNCH
 
     names = spec.kernel.arg_names
     unknown = (set(spec.types) | set(spec.constants)) ^ set(names)
     if unknown:
         raise ValueError(f"{spec.name}: the registration and the kernel differ in {sorted(unknown)}")
-    aligned = [i for i, n in enumerate(names) if spec.types.get(n, "").startswith("*") or n in spec.divisible]
+    # tensors begin at multiples of 16 bytes, and the strides over b, y and x are multiples of 16 numbers
+    aligned = [i for i, n in enumerate(names) if spec.types.get(n, "").startswith("*") or "stride_" in n]
     source = ASTSource(
         fn=spec.kernel,
         signature={name: spec.types.get(name, "constexpr") for name in names},
@@ -89,7 +88,7 @@ def compile_spec(spec: Any, target: str) -> Any:
 
 def measure(spec: Any, target: str) -> Report:
     """Compile and read registers per thread, shared memory and spills in bytes, and matrix instructions."""
-    from clit_kernels.settings import shared_memory
+    from clit_kernels.tile_table import shared_memory
 
     report = Report(spec.name, target, spec.label, tile_text(spec.tile))
     try:
@@ -158,7 +157,7 @@ def tile_text(tile: Mapping[str, int]) -> str:
 
 def markdown(reports: Sequence[Report], compiler: str) -> str:
     """The whole table as a page: what each kernel takes at most on each target, then every setting."""
-    from clit_kernels.settings import shared_memory
+    from clit_kernels.tile_table import shared_memory
 
     groups: dict[str, dict[str, list[Report]]] = {}
     for r in reports:

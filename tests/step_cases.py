@@ -122,10 +122,11 @@ def checkpointed(where: str, reentrant: bool, kind: str, monkeypatch) -> Predict
         return around_decoder
     stage = clit.decode_stage
 
-    def around_stage(q, k, v, queries, weights, cell, *, previous, base, **options):
+    def around_stage(stage_call, **options):
         def run(q, k, v, previous, base):
-            return stage(q, k, v, queries, weights, cell, previous=previous, base=base, **options)
+            return stage(stage_call._replace(q=q, k=k, v=v, previous=previous, base=base), **options)
 
+        q, k, v, *_, previous, _, base = stage_call
         return checkpoint(run, q, k, v, previous, base, use_reentrant=reentrant)
 
     monkeypatch.setattr(clit, "decode_stage", around_stage)

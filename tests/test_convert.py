@@ -1,8 +1,9 @@
-"""Checkpoints as the CLIT authors' training script writes them -> model folders; and hostile ones."""
+"""Checkpoints as the authors' training scripts write them -> model folders; and hostile ones."""
 
 import copy
 import json
 import os
+import zipfile
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from clit_zoo.commands.convert import command
 from clit_zoo.convert import convert_checkpoint
 from clit_zoo.errors import ClitZooError, ConfigError, WeightsError
 from clit_zoo.model import SuperResolver
+from clit_zoo.pretrained import from_pretrained
 from clit_zoo.training.checkpoint import save_checkpoint
 from clit_zoo.zoo.config import ModelConfig
 
@@ -85,6 +87,20 @@ def checkpoint(encoder=EDSR, shapes=EDSR_SHAPES, channels=8):
     }
 
 
+def liif_checkpoint(encoder=EDSR, shapes=EDSR_SHAPES, channels=8, **switches):
+    torch.manual_seed(0)
+    given = {"feat_unfold": True, "cell_decode": True} | switches
+    inputs = channels * (9 if given["feat_unfold"] else 1) + 2 + 2 * given["cell_decode"]
+    mlp = {"imnet.layers.0": (8, inputs), "imnet.layers.2": (12, 8), "imnet.layers.4": (3, 12)}
+    imnet = {"name": "mlp", "args": {"out_dim": 3, "hidden_list": [8, 12]}}
+    args = copy.deepcopy({"encoder_spec": encoder, "imnet_spec": imnet, **switches})
+    return {
+        "model": {"name": "liif", "args": args, "sd": tensors({**shapes, **mlp})},
+        "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+    }
+
+
 def convert(content, tmp_path, **options):
     torch.save(content, tmp_path / "epoch-last.pth")
     return convert_checkpoint(tmp_path / "epoch-last.pth", tmp_path / "my model", **options)
@@ -115,6 +131,25 @@ def test_edsr_becomes_a_folder_that_loads(tmp_path):
     SuperResolver(ModelConfig.from_json(folder / "config.json")).load_state_dict(weights, strict=True)
     card = (folder / "README.md").read_text()
     assert "epoch-last.pth" in card and "epoch 1000" in card and "SHA-256" in card
+    assert "https://github.com/jaroslaw1007/CLIT" in card and "BSD-3-Clause" in card
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"feat_unfold": False}, {"cell_decode": False}, {"local_ensemble": False}]
+)
+def test_liif(tmp_path, switches):
+    content = liif_checkpoint(**switches)
+    folder = convert(content, tmp_path, name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    on = {"feat_unfold": True, "local_ensemble": True, "cell_decode": True}
+    assert config.decoder == {"name": "liif", "hidden_dims": [8, 12], **on, **switches}
+    weights = from_pretrained(folder, device="cpu").state_dict()
+    given = {name: t for name, t in content["model"]["sd"].items() if "_mean." not in name}
+    assert {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == {
+        name: t.tolist() for name, t in given.items()
+    }
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/yinboc/liif" in card and "BSD-3-Clause" in card
 
 
 def test_rdn(tmp_path):
@@ -217,19 +252,20 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*only .clit.'),
-    (set_at("model", "name", "liif"), r'"liif".*only .clit.'),
-    (set_at("model", "name", torch.zeros(2)), "tensor of shape 2"),
-    (set_at("model", "args", [1]), "args must be a dict"),
-    (set_at("scheduler", {}), '"scheduler", which is unknown'),
-    (set_at("model", "notes", ""), 'model holds "notes"'),
-    (set_at(*SPEC, "ensemble", True), 'args holds "ensemble"'),
+    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif'),
+    (set_at("model", "name", "metasr"), r'"metasr".*what can be converted'),
+    (set_at("model", "name", "liif"), "args.base_dim is unknown"),
+    (set_at("model", "name", torch.zeros(2)), "holds a Tensor"),
+    (set_at("model", "args", [1]), "args must be an object"),
+    (set_at("scheduler", {}), "checkpoint.scheduler is unknown"),
+    (set_at("model", "notes", ""), "model.notes is unknown"),
+    (set_at(*SPEC, "ensemble", True), "args.ensemble is unknown"),
     (set_at(*SPEC, "is_cell", False), "is_cell is false"),
     (set_at(*SPEC, "local_attn", False), "local_attn is false"),
     (set_at(*SPEC, "conv_num", 3), "imnet_num is 2 and args.conv_num 3"),
     (set_at(*SPEC, "base_dim", 10**9), "decoder.dim"),
-    (set_at(*SPEC, "base_dim", torch.tensor(16)), "base_dim is a tensor"),
-    (set_at(*SPEC, "pb_spec", None), "pb_spec must be a dict"),
+    (set_at(*SPEC, "base_dim", torch.tensor(16)), "base_dim is a Tensor"),
+    (set_at(*SPEC, "pb_spec", None), "pb_spec must be an object"),
     (set_at(*SPEC, "pb_spec", "args", "posenc_scale", 6), "posenc_scale is 6"),
     (set_at(*SPEC, "pb_spec", "args", "posenc_type", "ipe"), 'posenc_type is "ipe"'),
     (set_at(*SPEC, "pb_spec", "name", "other"), "pb_spec.name"),
@@ -239,7 +275,7 @@ CONFIG_CHANGES = [
     (set_at(*SPEC, "encoder_spec", "name", ["rdn"]), "encoder_spec.name"),
     (set_at(*SPEC, "encoder_spec", "args", "no_upsampling", False), "no_upsampling is false"),
     (set_at(*SPEC, "encoder_spec", "args", "res_scale", 0.1), "res_scale is 0.1"),
-    (set_at(*SPEC, "encoder_spec", "args", "act", "gelu"), 'args holds "act"'),
+    (set_at(*SPEC, "encoder_spec", "args", "act", "gelu"), "args.act is unknown"),
 ]
 
 
@@ -250,6 +286,30 @@ def test_unknown_content_is_named(tmp_path, change, message):
     with pytest.raises(ConfigError, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)
     assert not (tmp_path / "my model").exists()
+
+
+LIIF_CHANGES = [
+    (set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
+    (set_at(*SPEC, "imnet_spec", "args", "act", "gelu"), ConfigError, "args.act is unknown"),
+    (set_at(*SPEC, "imnet_spec", "args", "out_dim", 4), ConfigError, "out_dim is 4"),
+    (set_at(*SPEC, "cell_decode", 1), ConfigError, "cell_decode must be true or false, not 1"),
+    (set_at(*SPEC, "base_dim", 64), ConfigError, "args.base_dim is unknown"),
+    (set_at(*SPEC, "cell_decode", False), WeightsError, "imnet.layers.0.weight: shape 8×76, expected 8×74"),
+    (drop("imnet.layers.2.bias"), WeightsError, r"1 tensor missing \(decoder.imnet.layers.2.bias\)"),
+    (
+        set_at(*SD, "imnet.layers.6.bias", torch.zeros(3)),
+        WeightsError,
+        r"1 tensor unknown \(decoder.imnet.layers.6.bias\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), LIIF_CHANGES)
+def test_liifs_content_is_checked(tmp_path, change, error, message):
+    content = liif_checkpoint()
+    change(content)
+    with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
 
 
 RDN_CHANGES = [("RDNconfig", "C"), ("RDNconfig", ["A"]), ("RDNkSize", 5), ("no_upsampling", False)]
@@ -263,11 +323,11 @@ def test_rdns_arguments_are_checked(tmp_path, key, value):
 
 
 WEIGHT_CHANGES = [
-    (drop("conv_ch.bias"), r"1 missing \(conv_ch.bias\)"),
-    (set_at(*SD, "conv_ch.extra", torch.zeros(1)), r'1 unknown \("conv_ch.extra"\)'),
-    (set_at(*SD, "encoder.layers.0.residual_group.blocks.0.attn_mask", torch.zeros(1)), "1 unknown"),
+    (drop("conv_ch.bias"), r"1 tensor missing \(decoder.conv_ch.bias\)"),
+    (set_at(*SD, "conv_ch.extra", torch.zeros(1)), r"1 tensor unknown \(decoder.conv_ch.extra\)"),
+    (set_at(*SD, "encoder.layers.0.residual_group.blocks.0.attn_mask", torch.zeros(1)), "1 tensor unknown"),
     (set_at(*SD, "conv_ch.bias", torch.zeros(17)), r"conv_ch.bias: shape 17, expected 16"),
-    (set_at(*SD, "conv_ch.bias", torch.zeros(16, dtype=torch.int32)), r"conv_ch.bias: torch.int32"),
+    (set_at(*SD, "conv_ch.bias", torch.zeros(16, dtype=torch.int32)), r"conv_ch.bias: int32"),
     (set_at(*SD, "conv_ch.bias", torch.zeros(16).to_sparse()), r"conv_ch.bias: no plain tensor"),
     (set_at(*SD, "conv_ch.bias", [0.0] * 16), r"conv_ch.bias: no plain tensor"),
     (set_at(*SD, "conv_ch.bias", torch.full((16,), torch.nan)), "conv_ch.bias.*not finite"),
@@ -330,14 +390,20 @@ def test_a_sound_file_is_not_called_damaged(tmp_path, monkeypatch, error, words)
         convert(checkpoint(), tmp_path)
 
 
-def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
-    def denied(_):
-        raise PermissionError(13, "Permission denied")
-
-    (tmp_path / "my model").mkdir()
-    monkeypatch.setattr("clit_zoo.convert.os.listdir", denied)
-    with pytest.raises(ClitZooError, match="Permission denied"):
-        convert(checkpoint(), tmp_path)
+@pytest.mark.parametrize("kind", ["compressed", "overlapping"])
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, kind):
+    """A few kB that stand for 100 MB, as torch.load would find them."""
+    torch.save(checkpoint(), tmp_path / "sound.pth")
+    with zipfile.ZipFile(tmp_path / "sound.pth") as sound, zipfile.ZipFile(tmp_path / "x.pth", "w") as bomb:
+        for record in sound.infolist():
+            bomb.writestr(record.filename, sound.read(record), zipfile.ZIP_STORED)
+        if kind == "compressed":
+            bomb.writestr("archive/data/99", bytes(100_000_000), zipfile.ZIP_DEFLATED)
+        else:  # many entries for the same bytes
+            bomb.filelist += bomb.filelist * 50
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("was unpacked"))
+    with pytest.raises(WeightsError, match="compressed records"):
+        convert_checkpoint(tmp_path / "x.pth", tmp_path / "out")
 
 
 def test_truncated_checkpoint(tmp_path):

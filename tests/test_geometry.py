@@ -1,5 +1,6 @@
 """Sizes, plans and positions: pure functions."""
 
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import clit_kernels
+from clit_kernels import Points
 from clit_zoo import geometry
 from clit_zoo.errors import ScaleError
-from clit_zoo.geometry import Points, Raster, axis_factors, output_size, plan
+from clit_zoo.geometry import Axis, Coords, Pixels, Raster, axis_factors, output_size, plan
 
 SIZES = [
     (1, 1),
@@ -60,7 +63,7 @@ def test_factors(scale, expected):
     ],
 )
 def test_plan(size, target, stages, expected):
-    assert plan(*size, target, stages) == expected
+    assert plan(*size, (target[0] / size[0], target[1] / size[1]), stages) == expected
 
 
 def exact_positions(n, m):
@@ -73,12 +76,12 @@ def exact_positions(n, m):
 
 @pytest.mark.parametrize("n, m", SIZES)
 def test_positions_are_exact(n, m):
-    index, offset = geometry.axis_positions(n, m)
+    index, offset = Axis.whole(m).on(n)
     expected = list(exact_positions(n, m))
     assert index.tolist() == [i for i, _, _ in expected]
-    assert [geometry.nearest_pixel(i, n, m) for i in range(m)] == index.tolist()
+    assert [Axis.whole(m).nearest(i, n) for i in range(m)] == index.tolist()
     torch.testing.assert_close(offset, torch.tensor([o for _, o, _ in expected]), atol=1e-7, rtol=0)
-    part = geometry.axis_positions(n, m, m // 3, m - m // 3)
+    part = Axis.whole(m).part(m // 3, m - m // 3).on(n)
     assert all(torch.equal(a, b[m // 3 : m - m // 3]) for a, b in zip(part, (index, offset), strict=True))
 
 
@@ -92,7 +95,7 @@ def test_nearest_is_that_of_grid_sample(n, m):
     if (n, m) in ((8, 20), (16, 120)):  # powers of two, whose half-way coordinates are exact
         assert ties.any()
         ties = torch.zeros_like(ties)
-    index, _ = geometry.axis_positions(n, m)
+    index, _ = Axis.whole(m).on(n)
     assert torch.equal(index[~ties], nearest.long()[~ties])
 
 
@@ -102,7 +105,7 @@ def test_points_at_pixel_centres_are_the_grid(n, m, dtype):
     """Ties included, though the coordinates carry rounding noise."""
     x = geometry.pixel_centres(m).to(dtype)
     found = geometry.points(torch.stack((x, x.flip(0)), -1).unsqueeze(0), (n, n))
-    index, offset = geometry.axis_positions(n, m)
+    index, offset = Axis.whole(m).on(n)
     assert torch.equal(found.index[0, :, 0], index) and torch.equal(found.index[0, :, 1], index.flip(0))
     noise = 1e-7 if dtype == torch.float64 else 1e-7 * n
     torch.testing.assert_close(found.offset[0, :, 0], offset, atol=noise, rtol=0)
@@ -110,20 +113,86 @@ def test_points_at_pixel_centres_are_the_grid(n, m, dtype):
 
 
 def test_raster_coordinates_lead_back_to_the_raster():
-    raster = Raster(torch.rand(2, 3, 5, 7, 2) * 0.98 - 0.49)
-    points = geometry.points(geometry.raster_coords(raster), (5, 7))
-    from_raster = geometry.raster_coords(raster).unflatten(1, (3, 5, 7))[1, 2, 4, 6]
+    raster = Raster(torch.rand(2, 3, 5, 7, 2) * 0.98 - 0.49, torch.ones(2, 2))
+    assert isinstance(raster.on((5, 7)), clit_kernels.Raster)
+    coords = geometry.raster_coords(raster.offset)
     expected = (2 * (torch.tensor([4.0, 6.0]) + raster.offset[1, 2, 4, 6]) + 1) / torch.tensor([5.0, 7.0]) - 1
-    torch.testing.assert_close(from_raster.float(), expected)
+    torch.testing.assert_close(coords.unflatten(1, (3, 5, 7))[1, 2, 4, 6].float(), expected)
+    points = Coords(coords, raster.cell).on((5, 7))
     assert isinstance(points, Points) and points.index[0, 8].tolist() == [1, 1]
     torch.testing.assert_close(points.offset, raster.offset.flatten(1, 3), atol=1e-6, rtol=0)
+    other = raster.on((10, 14))
+    assert torch.equal(other.index, Coords(coords, raster.cell).on((10, 14)).index)
 
 
-def test_grid_and_cells():
-    grid = geometry.grid((5, 7), (12, 18), torch.device("cpu"), slice(3, 8))
-    assert torch.equal(grid.row, geometry.axis_positions(5, 12)[0][3:8]) and grid.count == 5 * 18
-    cells = geometry.cell_size((48, 24), (192, 240), 3, torch.device("cpu"))
-    assert cells.shape == (3, 2) and torch.equal(cells[2], torch.tensor([0.5, 0.2]))
+def test_cells_are_the_same_however_they_are_given():
+    device, cell = torch.device("cpu"), torch.tensor([[2 / 192, 2 / 240]]).expand(3, 2)
+    for where in (Pixels.whole((192, 240)), Coords(torch.zeros(3, 1, 2), cell)):
+        cells = where.cells((48, 24), 3, device)
+        assert cells.shape == (3, 2)
+        torch.testing.assert_close(cells[2], torch.tensor([0.5, 0.2]))
+
+
+@pytest.mark.parametrize("h, w, size", [(5, 7, (12, 18)), (100, 70, (370, 259)), (3, 1, (3, 999))])
+def test_a_window_on_the_wholes_grid_is_its_part(h, w, size):
+    """Found again from edges that were rounded to floats, by scale and by its own size."""
+    whole, (H, W) = Pixels.whole(size).on((2 * h, w)), size
+    generator = random.Random(0)
+    for _ in range(20):
+        top, bottom = sorted(generator.sample(range(H + 1), 2))
+        left, right = sorted(generator.sample(range(W + 1), 2))
+        box = (left * w / W, top * h / H, right * w / W, bottom * h / H)
+        for given in ({"scale": (H / h, W / w)}, {"size": (bottom - top, right - left)}):
+            window = Pixels.window(h, w, box, **given)
+            assert window.size == (bottom - top, right - left)
+            assert window.rows.scale(h) == H / h and window.cols.scale(w) == W / w
+            parts = [slice(top, bottom)] * 2 + [slice(left, right)] * 2
+            found = window.on((2 * h, w))
+            assert all(torch.equal(a, b[part]) for a, b, part in zip(found, whole, parts, strict=False))
+            assert found.scale == whole.scale
+
+
+def test_any_other_window_is_shown_from_edge_to_edge():
+    window = Pixels.window(100, 100, (10.25, 20.5, 43.75, 70.125), size=(333, 77))
+    for axis, low, high, m in ((window.rows, 20.5, 70.125, 333), (window.cols, 10.25, 43.75, 77)):
+        index, offset = axis.on(100)
+        expected = low + (torch.arange(m, dtype=torch.float64) + 0.5) * (high - low) / m - 0.5
+        torch.testing.assert_close(index + offset.double(), expected, atol=1e-6, rtol=0)
+        assert axis.scale(100) == pytest.approx(m / (high - low))
+        assert [axis.nearest(i, 100) for i in range(m)] == index.tolist()
+
+
+@pytest.mark.parametrize(
+    ("box", "given", "words"),
+    [
+        ((0, 0, 10, 10), {}, "give a scale or a target size"),
+        ((0, 0, 10, 10), {"scale": 0.5}, "scale 0.5 is out of range"),
+        ((0, 0, 10, 10), {"size": (9, 20)}, "size 20x9 .* smaller than the 10x10"),
+        ((5, 0, 5, 10), {"scale": 2}, "empty or reaches beyond the 30x20 input"),
+        ((0, 0, 10, 20.01), {"scale": 2}, "empty or reaches beyond"),
+        ((-1, 0, 10, 10), {"scale": 2}, "empty or reaches beyond"),
+        ((0, 0, float("nan"), 10), {"scale": 2}, "empty or reaches beyond"),
+        ((0, 0, 10), {"scale": 2}, r"box must be \(left, top, right, bottom\)"),
+        ("0,0,1,1", {"scale": 2}, "box must be"),
+        ((1.0, 1.0, 1.001, 1.001), {"size": (20, 20)}, "more than 1000 times"),
+    ],
+)
+def test_windows_refused(box, given, words):
+    with pytest.raises(ScaleError, match=words):
+        Pixels.window(20, 30, box, **given)
+
+
+@pytest.mark.parametrize("n, m", [*SIZES, (100, 105)])
+def test_a_grown_axis_holds_whole_pixels_of_the_map(n, m):
+    whole = Axis.whole(m)
+    for start in range(0, m, max(1, m // 7)):
+        grown, before = whole.part(start, start + 1).grown(4, n)
+        first, last = grown.start, grown.start + grown.size
+        assert first == start - before and 0 <= first <= start < last <= m
+        assert grown.size >= min(4, m)
+        assert first == 0 or whole.nearest(first - 1, n) != whole.nearest(first, n)
+        assert last == m or whole.nearest(last, n) != whole.nearest(last - 1, n)
+        assert whole.nearest(last - 1, n) - whole.nearest(first, n) >= min(1, n - 1)
 
 
 @pytest.mark.parametrize(

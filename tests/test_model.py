@@ -2,8 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clit_zoo.errors import ImageError, ScaleError
 from clit_zoo.geometry import Blocks, Coords, Raster, pixel_centres
@@ -183,3 +185,53 @@ def test_every_parameter_learns(model, image, bf16):
         # the projection's bias adds the same to all taps' logits, so the softmax takes it out again
         still = {name for name, g in grads.items() if g.abs().max() == 0}
         assert still <= {"decoder.pb_encoder.proj.bias"}
+
+
+def test_a_view_gives_the_kind_of_picture_that_was_opened(model):
+    rgba = (np.random.default_rng(0).random((9, 7, 4)) * 255).astype(np.uint8)
+    kinds = [rgba, rgba[..., 0], torch.from_numpy(rgba).permute(2, 0, 1), Image.fromarray(rgba)]
+    for picture in kinds:
+        view = model.open(picture)
+        assert view.size == (9, 7)
+        whole, window = view.render(3), view.render(3, box=(2, 1, 6, 8))
+        assert type(whole) is type(window) is type(picture)
+        as_array = [
+            x.permute(1, 2, 0).numpy() if torch.is_tensor(x) else np.asarray(x) for x in (whole, window)
+        ]
+        # alpha too; the window's edges are the whole's pixels' edges
+        assert np.array_equal(as_array[1], as_array[0][3:24, 6:18])
+        same = model.upscale(picture, 3)
+        assert np.array_equal(np.asarray(same), np.asarray(whole))
+
+
+def test_upscale_takes_a_list_and_gives_one(model):
+    pictures = [torch.rand(3, 4, 5), np.zeros((3, 2), np.uint8)]
+    large = model.upscale(pictures, 2)
+    assert isinstance(large[0], torch.Tensor) and large[0].shape == (3, 8, 10)
+    assert isinstance(large[1], np.ndarray) and large[1].shape == (6, 4)
+
+
+def test_threads_share_a_view(model):
+    view = model.open(torch.rand(1, 3, 20, 30))
+    boxes = [(i, i / 2, i + 9, i + 8) for i in range(12)]
+    expected = [view.render(4.5, box=box) for box in boxes]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda box: view.render(4.5, box=box), boxes))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_views_refuse_what_upscale_refuses(model):
+    view = model.open(torch.rand(1, 3, 6, 5))
+    for given, words in (
+        ({}, "a scale or a target size"),
+        ({"scale": 2, "box": (0, 0, 6, 6)}, "reaches beyond"),
+    ):
+        with pytest.raises(ScaleError, match=words):
+            view.render(**given)
+    with pytest.raises(ImageError, match="cannot enlarge a int"):
+        model.open(3)
+
+
+def test_a_model_is_told_in_one_line(model):
+    text = repr(model)
+    assert "\n" not in text and text.startswith("SuperResolver(small: ") and "float32 on cpu" in text

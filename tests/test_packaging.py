@@ -23,9 +23,13 @@ def build(source: Path, target: Path, kind: str) -> Path:
 def test_weights_reach_the_wheel(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
     source = tmp_path / "source"
-    for folder in ("clit_zoo", "kernels"):
+    for folder in ("clit_zoo", "kernels", "docs"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+    files = [
+        "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md",
+        "Makefile",
+    ]  # fmt: skip
+    for name in files:
         shutil.copy(ROOT / name, source)
     model = source / "weights" / "some-model"
     model.mkdir(parents=True)
@@ -36,10 +40,13 @@ def test_weights_reach_the_wheel(tmp_path):
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
+    beside = {"docs/build.py", "CITATION.cff", "CHANGELOG.md", "Makefile"}
+    assert not [name for name in beside if not (unpacked / name).exists()]
     with zipfile.ZipFile(build(unpacked, tmp_path / "wheel", "wheel")) as wheel:
         names = set(wheel.namelist())
     assert {name for name in names if "some-model" in name} == {
         f"clit_zoo/weights/some-model/{name}" for name in FILES
     }
-    assert "clit_zoo/zoo/registry.py" in names and "clit_kernels/__init__.py" in names
+    needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt"}
+    assert {"clit_kernels/__init__.py", *(f"clit_zoo/{name}" for name in needed)} <= names
     assert not any(name.startswith(("tests/", "weights/", "kernels/")) for name in names)

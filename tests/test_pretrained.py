@@ -1,10 +1,13 @@
-"""Names to models: what `create_model` and `from_pretrained` take, and the card that stays with them."""
+"""Names to models: what ``create_model`` and ``from_pretrained`` take, and the card that stays with them."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
 
 import clit_zoo
-from clit_zoo.errors import ConfigError
+from clit_zoo.errors import ConfigError, is_out_of_memory
 from clit_zoo.pretrained import pick_device
 from clit_zoo.zoo import hub
 
@@ -13,6 +16,64 @@ SMALL = {"encoder": {"blocks": 1, "channels": 8}, "decoder": {"dim": 8, "heads":
 
 def test_a_changed_model_can_have_a_name():
     assert clit_zoo.create_model("edsr-light-lit", name="mine", **SMALL).config.name == "mine"
+
+
+def test_letter_case_does_not_matter():
+    assert clit_zoo.from_pretrained("EDSR-Light-LIT", device="cpu").config.name == "edsr-light-lit"
+    assert clit_zoo.create_model("Edsr-Light-Lit", **SMALL).config.name == "edsr-light-lit"
+
+
+def test_a_giant_is_refused():
+    with pytest.raises(ConfigError, match=r"asks for [\d,]+ parameters"):
+        clit_zoo.create_model("rdn-clit", decoder={"dim": 1024, "radius": 12, "hidden_dims": [2048]})
+
+
+SCARCE = """
+import os, resource, sys, torch
+from clit_zoo import from_pretrained
+from clit_zoo.errors import ClitZooError
+pages = int(open("/proc/self/statm").read().split()[0])
+for room in (0.5, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 200):
+    limit = pages * resource.getpagesize() + int(room * 2**20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        from_pretrained("edsr-light-lit", device="cpu")
+        words = "loaded"
+    except ClitZooError as error:
+        words = str(error)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(words)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and RLIMIT_AS")
+def test_without_memory_there_is_one_sentence():
+    done = subprocess.run([sys.executable, "-c", SCARCE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[-1] == "loaded" and words.count("loaded") < len(words)
+    for sentence in set(words) - {"loaded"}:
+        assert sentence.startswith("edsr-light-lit does not fit into the memory of cpu: close other programs")
+
+
+@pytest.mark.parametrize(
+    ("error", "yes"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("unable to mmap 4662220 bytes from file <x>: Cannot allocate memory (12)"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("shape mismatch"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+)
+def test_what_lack_of_memory_looks_like(error, yes):
+    assert is_out_of_memory(error) is yes
 
 
 @pytest.mark.parametrize(

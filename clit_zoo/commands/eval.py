@@ -1,6 +1,7 @@
-"""`clit-zoo eval`: PSNR and SSIM of a model on benchmark folders, beside the paper's figures."""
+"""``clit-zoo eval``: PSNR and SSIM of a model on benchmark folders, beside published figures."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import click
 
 from ..atomic import replacing
 from ..errors import ClitZooError
+from ..evaluation import Method, Results, bicubic, evaluate, model_method, protocol_for, render
+from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
+from ..evaluation.degradations import degradation
+from ..evaluation.evaluate import check_scales
 from .loading import load, precision_options
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
@@ -71,14 +76,14 @@ class Scales(click.ParamType):
     type=click.Choice(["auto", "all", "none"]),
     default="auto",
     show_default=True,
-    help="The paper's rows to print: auto for the same model's, or CLIT's where it has none.",
+    help="Published rows to print: auto for the same model's, its decoder's, or else CLIT's.",
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images of each folder."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 @precision_options("Compute in float32, on GPUs too.  [default]")
-@click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
+@click.option("--backend", default="auto", show_default=True, help="auto, triton, torch or reference.")
 @click.option("--no-ssim", is_flag=True, help="Measure PSNR only.")
 @click.option("--no-quantise", is_flag=True, help="Score the output before rounding to 8 bits, as LIIF does.")
 @click.option("--gray-as-rgb", is_flag=True, help="Score gray originals as three channels, as LIIF does.")
@@ -117,22 +122,14 @@ def command(
 ) -> None:
     """Measure a model on folders of original pictures.
 
-    The originals are shrunk, enlarged by the model, and compared; the table shows the CLIT paper's figures
-    beside the measured ones. Images that cannot be read are named and skipped, and the exit code is then 1.
+    The originals are shrunk, enlarged by the model, and compared; the table shows published figures beside
+    the measured ones. Images that cannot be read are named and skipped, and the exit code is then 1.
     """
-    from dataclasses import replace
-
-    from ..evaluation import Results, evaluate, protocol_for, render
-    from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
-    from ..evaluation.degradations import degradation
-    from ..evaluation.evaluate import check_scales
-    from ..evaluation.resume import ResumeError
-
     # Whatever can be wrong with the request shows now, and not after hours of work.
     scales = check_scales(scales)
     if degrade:
         degradation(degrade)
-        beside = "none" if beside == "auto" else beside  # the paper's figures are for clean pictures
+        beside = "none" if beside == "auto" else beside  # published figures are for clean pictures
     names = dataset_names(folders)
     for folder, name in zip(folders, names):
         images_in(folder)
@@ -140,42 +137,23 @@ def command(
     if out is not None:
         _check_out(out, overwrite)
 
-    runner = _load(model, device, dtype or "float32", backend)
+    method = _method(model, device, dtype or "float32", backend)
     total: Results | None = None
-    failure: ClitZooError | None = None
     for folder, name in zip(folders, names):
         rules = protocol_for(protocol, dataset_of(folder))
         rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
-        options: dict[str, Any] = {
-            "degrade": degrade,
-            "limit": limit,
-            "ssim": not no_ssim,
-            "resume_file": resume,
-        }
-        try:
-            found = evaluate(runner, folder, scales, rules, lr_pattern, dataset=name, **options)
-        except ResumeError as error:  # what has been scored is told first
-            failure = error
-            if error.results is None:
-                break
-            found = error.results
+        options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume}
+        found = evaluate(method, folder, scales, rules, lr_pattern, dataset=name, degrade=degrade, **options)
         total = found if total is None else total + found
-        if failure:
-            break
-    if total is None:
-        assert failure is not None
-        raise failure
+    assert total is not None
 
     if form is None:
         form = _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "text") if out else "text"
     table = render(total, form, beside)
-    try:
-        if out is not None:
-            _write(out, table)
-    except ClitZooError as error:
-        failure, out = failure or error, None
     if out is None:
         click.echo(table, nl=False)
+    else:
+        _write(out, table)
     if total.skipped:
         if form == "csv" or out is not None:  # else the reasons stand under the table
             for skipped in total.skipped:
@@ -183,19 +161,12 @@ def command(
         count = len({(skipped.dataset, skipped.image) for skipped in total.skipped})
         images = "1 image" if count == 1 else f"{count} images"
         click.echo(f"{images} could not be scored at every scale.", err=True)
-    if failure:
-        raise failure
-    if total.skipped:
         ctx.exit(1)
 
 
-def _load(model: str, device: str, dtype: str | None, backend: str) -> Any:
-    """The runner of a model by name, folder or repository, or of bicubic, which needs no torch."""
-    from ..evaluation import bicubic, model_runner
-
-    if model.lower() == "bicubic":
-        return bicubic
-    return model_runner(load(model, device, dtype, backend))
+def _method(model: str, device: str, dtype: str, backend: str) -> Method:
+    """A model by name, folder or repository, or bicubic, which needs no weights."""
+    return bicubic if model.lower() == "bicubic" else model_method(load(model, device, dtype, backend))
 
 
 def _check_out(path: Path, overwrite: bool) -> None:
@@ -206,15 +177,15 @@ def _check_out(path: Path, overwrite: bool) -> None:
         os.lstat(path)
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise ClitZooError(f"--out {path} cannot be written ({error.strerror}): give another one.") from error
     if not overwrite:
         raise ClitZooError(f"--out {path} exists: give another name, or --overwrite to replace it.")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, table: str) -> None:
+    """Write the table, or print it where that fails: it may be the work of hours."""
     try:
         with replacing(path) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(table, encoding="utf-8")
     except OSError as error:
+        click.echo(table, nl=False)
         raise ClitZooError(f"{path} cannot be written ({error.strerror or error}).") from error

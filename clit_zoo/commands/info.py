@@ -1,10 +1,7 @@
-"""`clit-zoo info`: one model's settings, size and weights."""
-
-from __future__ import annotations
+"""``clit-zoo info``: one model's settings, size and weights."""
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +10,7 @@ from ..errors import HubError, WeightsNotFoundError
 from ..zoo import hub, registry
 from ..zoo.config import ModelConfig
 from ..zoo.folder import CARD_FILE, ModelFiles
+from ..zoo.skeleton import parameters
 
 
 @click.command("info")
@@ -42,39 +40,43 @@ def command(name: str, as_json: bool) -> None:
 
 def _facts(name: str) -> dict[str, Any]:
     files: ModelFiles | None = None
-    reason = None
-    if name in registry.REGISTRY and registry.status(name) != "embedded":
-        # Nothing is downloaded to describe a registered model.
-        config = registry.get(name).config
-        try:
-            files = hub.resolve(name, local_files_only=True)
-        except WeightsNotFoundError as error:
-            reason = str(error)
-        except HubError:  # published, but not downloaded yet
-            reason = f"on the Hub in {registry.get(name).repo_id}; downloaded on first use"
-    else:
+    entry, note = registry.find(name), None
+    if entry is None or entry.folder is not None:
         files = hub.resolve(name)
         config = ModelConfig.from_json(files.config_path)
+    else:
+        config = entry.config
+        try:  # nothing is downloaded to describe a registered model
+            files = hub.resolve(name, local_files_only=True)
+        except WeightsNotFoundError as error:
+            note = str(error)
+        except HubError:  # published, but not downloaded yet
+            note = f"on the Hub in {entry.repo_id}; downloaded on first use"
     facts: dict[str, Any] = {"name": config.name}
-    if name in registry.REGISTRY:
-        entry = registry.get(name)
-        facts |= {"summary": entry.summary, "status": registry.status(name)}
+    if entry is not None:
+        facts |= {"summary": entry.summary, "status": registry.status(entry.name)}
         facts |= {"repository": entry.repo_id, "revision": entry.revision, "sha256": entry.sha256}
-    facts |= {"parameters": config.parameters, "papers": list(config.papers)}
-    if files is not None:
+    same = entry is not None and entry.config == config  # then nothing need be built to count
+    facts["parameters"] = entry.parameters if entry and same else parameters(config)
+    facts["papers"] = list(config.papers)
+    if files is None:
+        facts |= {"origin": None, "weights": None, "note": note}
+    else:
         card = files.config_path.parent / CARD_FILE
         facts |= {
             "origin": files.origin,
             "weights": str(files.weights_path),
-            "weights_bytes": Path(files.weights_path).stat().st_size,
+            "weights_bytes": files.weights_path.stat().st_size,
             "card": str(card) if os.path.isfile(card) else None,
         }
-    else:
-        facts |= {"origin": None, "weights": None, "note": reason}
     return facts | {"config": config.to_dict()}
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return f"{value:,}"
-    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ("; " if value and isinstance(value[0], str) else ", ").join(map(_text, value))
+    return str(value)

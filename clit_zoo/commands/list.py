@@ -1,12 +1,13 @@
-"""`clit-zoo list`: the registered models, and which weights exist today."""
+"""``clit-zoo list``: the registered models, and which weights exist today."""
 
-from __future__ import annotations
-
+import itertools
 import json
+from typing import Any
 
 import click
 
 from ..zoo import registry
+from ..zoo.schema import DECODERS
 
 
 @click.command("list")
@@ -18,41 +19,32 @@ def command(pattern: str, as_json: bool) -> None:
     "embedded" weights ship with the library, "hub" weights are downloaded on first use, and a model with
     "no weights yet" can be built, trained and converted into, but not used as it is.
     """
-    rows = [_row(name) for name in registry.list_models(pattern)]
+    rows = [_row(registry.get(name)) for name in registry.list_models(pattern)]
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not rows:
-        names = ", ".join(registry.REGISTRY)
-        click.echo(f"No registered model matches {pattern!r}; there are {names}.", err=True)
+        known = ", ".join(registry.REGISTRY)
+        click.echo(f"No registered model matches {pattern!r}; there are {known}.", err=True)
         return
-    table = [("NAME", "ENCODER", "DECODER", "PARAMETERS", "WEIGHTS", "SUMMARY")]
-    table += [
-        (row["name"], row["encoder"], _decoder(row), f"{row['parameters'] / 1e6:.1f} M", row["weights"],
-         row["summary"])
-        for row in rows
-    ]  # fmt: skip
-    widths = [max(len(line[i]) for line in table) for i in range(5)]
-    for line in table:
-        cells = [text.ljust(width) for text, width in zip(line, widths)]
-        cells[3] = line[3].rjust(widths[3])
-        click.echo("  ".join([*cells, line[5]]).rstrip())
+    names, weights = (max(len(row[key]) for row in rows) for key in ("name", "weights"))
+    gap = ""
+    for decoder, models in itertools.groupby(rows, lambda row: row["decoder"]):
+        click.echo(f"{gap}{decoder}: {DECODERS[decoder].paper}")
+        gap = "\n"
+        for row in models:
+            size = f"{row['parameters'] / 1e6:.1f} M"
+            click.echo(
+                f"  {row['name']:{names}}  {size:>7}  {row['weights']:{weights}}  {row['summary']}".rstrip()
+            )
 
 
-def _row(name: str) -> dict:
-    entry = registry.get(name)
-    decoder = entry.config.decoder
+def _row(entry: registry.Entry) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": entry.name,
         "encoder": entry.config.encoder["name"],
-        "decoder": decoder["name"],
-        "stages": decoder["stages"],
-        "parameters": entry.config.parameters,
-        "weights": registry.status(name),
+        "decoder": entry.config.decoder["name"],
+        "parameters": entry.parameters,
+        "weights": registry.status(entry.name),
         "summary": entry.summary,
     }
-
-
-def _decoder(row: dict) -> str:
-    """As the paper names them: LIT is CLIT with one stage."""
-    return "lit" if row["stages"] == 1 else f"clit, {row['stages']} stages"

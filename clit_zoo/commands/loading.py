@@ -1,38 +1,33 @@
 """What commands that compute share: the model, ready on its device, and the options of its precision."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from ..model import SuperResolver
+import clit_zoo
+
+from ..choice import between
+from ..model import SuperResolver
+from . import threads
 
 
 def load(
     model: str, device: str, dtype: str | None, backend: str, strength: float | None = None
 ) -> SuperResolver:
-    """The model, to compute on the cores that are free; the import of torch is left to this call.
+    """The model, to compute on the cores that are free.
 
     ``strength`` asks for the model ``between`` two instead of the one named.
 
     Raises:
         ClitZooError: it cannot be had, or ``backend`` cannot serve it there.
     """
-    import clit_zoo
-
-    from .threads import use_free_cores
-
-    use_free_cores()
+    threads.use_free_cores()
     options: dict[str, Any] = {"device": device, "dtype": dtype or "auto", "backend": backend}
     if strength is None:
         resolver = clit_zoo.from_pretrained(model, **options)
     else:
-        from ..choice import between
-
         resolver = between(strength, **options)
     resolver.check_backend()
     return resolver

@@ -1,13 +1,16 @@
 """How many threads a command should compute with.
 
 Two threads on a core that something else is using run several times slower than one: torch's threads wait for
-each other at every operation. A 128x128 picture took 18 s so, against 2 s with one thread.
+each other at every operation. A 128x128 picture took 18 s so, and 2.8 s with the count found here. An option
+would leave that to people who do not know why their machine is slow.
 """
 
 import math
 import os
 import time
 from pathlib import Path
+
+import torch
 
 SAMPLE_SECONDS = 0.1
 
@@ -17,25 +20,25 @@ def use_free_cores() -> int:
 
     For commands only: a library does not change its host's settings. Returns the count.
     """
-    import torch
-
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), free_cores())))
+        torch.set_num_threads(min(torch.get_num_threads(), free_cores()))
     return torch.get_num_threads()
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_cores() -> int:
     """This process' cores that are idle, at least 1; all of them where the system cannot tell."""
-    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = min(share, _quota())
+    share = min(usable_cores(), _quota())
     before = _idle()
     if before is None:
         return share
     time.sleep(SAMPLE_SECONDS)
-    after = _idle()
-    assert after is not None
     ticks = SAMPLE_SECONDS * os.sysconf("SC_CLK_TCK")
-    return max(1, min(share, round((after - before) / ticks)))
+    return max(1, min(share, round(((_idle() or 0) - before) / ticks)))
 
 
 def _idle(stat: Path = Path("/proc/stat")) -> int | None:

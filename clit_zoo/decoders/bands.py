@@ -91,6 +91,10 @@ class BandedMap:
 
 def _spread(start: int, stop: int, n: int, least: int) -> tuple[int, int]:
     """[start, stop) within [0, n), made longer on both sides to ``least`` where n has as many."""
+    if (
+        start <= 0 and stop >= n
+    ):  # nothing else to do for whole maps, which torch.export would take minutes over
+        return 0, n
     start, stop = max(start, 0), min(stop, n)
     more = max(least - (stop - start), 0)
     start = max(start - more // 2, 0)
@@ -107,7 +111,8 @@ def cut_rows(
     hardly any feature pixel's hoisted products are computed in two bands.
     """
     pixel_bytes = base.shape[0] * base.shape[1] * base.element_size() * COPIES
-    heights = [rows.nearest(rows.size - 1, m.size[0]) - rows.nearest(0, m.size[0]) + 1 for m in maps]
+    ends = [rows.on_map(0, rows.size, m.size[0]) for m in maps]
+    heights = [last - first + 1 for first, last in ends]
     halo = sum(min(2 * m.halo, m.size[0]) * m.width for m in maps) * pixel_bytes
     every = sum(height * m.width for height, m in zip(heights, maps, strict=True)) * pixel_bytes
     if whole or halo + every <= BAND_BYTES:  # in whole numbers: export can prove it for a range of batches

@@ -63,7 +63,9 @@ class Decoder(Protocol):
         """
         ...
 
-    def parameters(self) -> Iterator[Parameter]: ...
+    def parameters(self) -> Iterator[Parameter]:
+        """As every ``torch.nn.Module`` has it."""
+        ...
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve tensors like this one, by device and dtype; None if it can."""

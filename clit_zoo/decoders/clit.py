@@ -14,10 +14,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from clit_kernels import Points, Queries, StageWeights, local_attention
-from clit_kernels.decode_stage import why_not
+from clit_kernels import AttentionCall, Points, Queries, StageCall, StageWeights, local_attention
+from clit_kernels.backends import why_not_maps
 from clit_kernels.position_bias import BANDS
-from clit_kernels.queries import as_points
+from clit_kernels.queries import as_points, tensors
 
 from .. import geometry
 from ..errors import ScaleError
@@ -152,22 +152,14 @@ class CLIT(nn.Module):
         for i, size in enumerate(self.plan(base.shape[2], base.shape[3], where)):
             single = Points(*(t.unsqueeze(2) for t in where.on(size)))
             (q, k, _), local = block_maps(base, size, single, 0.0, self.radius, *self._projection(i))
-            found = local_attention(
-                q,
-                k,
-                local,
-                proj.weight,
-                proj.bias,
-                heads=self.heads,
-                radius=self.radius,
-                backend=self.backend,
-            )
+            call = AttentionCall(q, k, local, proj.weight, proj.bias, self.heads, self.radius)
+            found = local_attention(call, backend=self.backend)
             weights.append(found.reshape(*where.coords.shape[:2], self.heads, side, side))
         return weights
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve tensors like this one; see ``Decoder``."""
-        return why_not(backend, like.new_zeros(1, 1, 1, 1))
+        return why_not_maps(backend, like)
 
     def _decode_window(
         self, prepared: Prepared, where: Pixels, sizes: list[Size], progress: Progress | None
@@ -181,11 +173,7 @@ class CLIT(nn.Module):
         grown = Pixels(rows, cols)
         maps = []
         for i, size in enumerate(sizes):
-            columns = (
-                (0, size[1] - 1)
-                if whole
-                else (cols.nearest(0, size[1]), cols.nearest(cols.size - 1, size[1]))
-            )
+            columns = (0, size[1] - 1) if whole else cols.on_map(0, cols.size, size[1])
             maps.append(BandedMap(base, size, columns, self.radius, *self._projection(i)))
         grids = [grown.on(m.size, device).shifted(0, m.left) for m in maps]
         cells = [grown.cells(m.size, batch, device) for m in maps]
@@ -193,11 +181,7 @@ class CLIT(nn.Module):
 
         def stages(start: int, stop: int) -> Iterator[StageInput]:
             for m, grid, cell in zip(maps, grids, cells, strict=True):
-                ends = (
-                    (0, m.size[0] - 1)
-                    if whole
-                    else (rows.nearest(start, m.size[0]), rows.nearest(stop - 1, m.size[0]))
-                )
+                ends = (0, m.size[0] - 1) if whole else rows.on_map(start, stop, m.size[0])
                 top, parts = m.rows(*ends)
                 yield StageInput(parts, grid.rows(start, stop).shifted(top), cell)
 
@@ -219,7 +203,7 @@ class CLIT(nn.Module):
             cell, queries = where.cells(size, batch, device), where.on(size, device)
             if isinstance(where, Blocks) and i > 0:
                 blocks, each = where.coords.shape[1:3]
-                by_block = Points(*(t.unflatten(1, (blocks, each)) for t in queries))
+                by_block = Points(*(t.unflatten(1, (blocks, each)) for t in tensors(queries)))
                 parts, local = block_maps(base, size, by_block, where.span, self.radius, *self._projection(i))
                 yield StageInput(parts, local, cell.repeat_interleave(blocks, 0))
             else:
@@ -230,11 +214,12 @@ class CLIT(nn.Module):
         found: Tensor | None = None
         for i, (maps, queries, cell) in enumerate(stages):
             (q, k, v), last = maps, i == count - 1
-            found = decode_stage(
+            call = StageCall(
                 q, k, v, queries, self.stage_weights(i), cell,
                 previous=None if found is None else _by_map(found, q.shape[0]), gain=GAIN,
-                base=_by_map(skip, q.shape[0]) if last else None, backend=self.backend,
+                base=_by_map(skip, q.shape[0]) if last else None,
             )  # fmt: skip
+            found = decode_stage(call, backend=self.backend)
             found = _by_map(found, skip.shape[0])
         assert found is not None
         return found

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from clit_kernels import Grid, Points, Queries, Raster, StageWeights
+from clit_kernels import Grid, Points, Queries, Raster, StageCall, StageWeights
 from clit_kernels import decode_stage as decode_stage_eager
+from clit_kernels.queries import tensors
 
 _KINDS: dict[str, type] = {"Grid": Grid, "Points": Points, "Raster": Raster}
 
@@ -20,26 +21,13 @@ _KINDS: dict[str, type] = {"Grid": Grid, "Points": Points, "Raster": Raster}
 _TAGS = (torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else ()
 
 
-def decode_stage(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    queries: Queries,
-    stage: StageWeights,
-    cell: Tensor,
-    *,
-    previous: Tensor | None = None,
-    gain: float = 0.75,
-    base: Tensor | None = None,
-    backend: str = "auto",
-) -> Tensor:
+def decode_stage(call: StageCall, *, backend: str = "auto") -> Tensor:
     """``clit_kernels.decode_stage``, traceable."""
     if not torch.compiler.is_compiling():
-        return decode_stage_eager(
-            q, k, v, queries, stage, cell, previous=previous, gain=gain, base=base, backend=backend
-        )
+        return decode_stage_eager(call, backend=backend)
+    q, k, v, queries, stage, cell, previous, gain, base = call
     return _decode_stage(
-        [q, k, v, *stage.tensors()], type(queries).__name__, list(queries), cell, previous, base,
+        [q, k, v, *stage.tensors()], type(queries).__name__, tensors(queries), cell, previous, base,
         stage.heads, stage.radius, gain, backend,
     )  # fmt: skip
 
@@ -68,9 +56,8 @@ def _run(
     half = len(mlp) // 2
     stage = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], heads, radius)
     queries: Queries = _KINDS[kind](*where)
-    return decode_stage_eager(
-        q, k, v, queries, stage, cell, previous=previous, gain=gain, base=base, backend=backend
-    )
+    call = StageCall(q, k, v, queries, stage, cell, previous, gain, base)
+    return decode_stage_eager(call, backend=backend)
 
 
 @_decode_stage.register_fake

@@ -24,7 +24,9 @@ class Encoder(Protocol):
     reach: int
     grid: int
 
-    def parameters(self) -> Iterator[Parameter]: ...
+    def parameters(self) -> Iterator[Parameter]:
+        """As every ``torch.nn.Module`` has it."""
+        ...
 
     def __call__(self, image: Tensor) -> Tensor:
         """Image (B, 3, h, w) in [-1, 1] -> features (B, C, h, w) in the same dtype, for any h, w >= 1.

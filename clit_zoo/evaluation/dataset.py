@@ -1,24 +1,19 @@
 """Folders of originals and of low-resolution pictures, and the pairs they give."""
 
-import hashlib
-import io
 import math
 import os
-import stat
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
+from .. import imaging
 from ..errors import ClitZooError, ImageError
+from ..geometry import Size
 from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
 from .degradations import Degradation
 from .resize import imresize, pil_bicubic
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 # Above this the papers make low-resolution pictures with Pillow, up to it with MATLAB.
 LARGEST_MATLAB_SCALE = 4
@@ -31,12 +26,13 @@ def images_in(folder: Path) -> list[Path]:
     """The pictures directly inside a folder, by name.
 
     Raises:
-        ClitZooError: there is no such folder, it may not be read, or no picture is in it.
+        OSError: it cannot be read.
+        ClitZooError: no picture is in it.
     """
     entries = _entries(folder)
-    found = [p for p in entries if is_photograph_name(p) and not os.path.isdir(p)]
+    found = [path for path in entries if is_photograph_name(path) and not os.path.isdir(path)]
     if not found:
-        inside = [p.name for p in entries if os.path.isdir(p)]
+        inside = [path.name for path in entries if os.path.isdir(path)]
         hint = f"; it holds the folders {', '.join(inside[:5])}: is it one of these?" if inside else "."
         if other := left_out_of(folder):
             hint = f"; {len(other)} left out, such as {other[0][0]}: {other[0][1]}."
@@ -45,30 +41,12 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def left_out_of(folder: Path) -> list[tuple[str, str]]:
-    """The pictures in a folder that are not measured by their format, and why, by name.
-
-    Raises:
-        ClitZooError: there is no such folder, or it may not be read.
-    """
-    return [
-        (p.name, why)
-        for p in _entries(folder)
-        if (why := why_left_out(p)) is not None and not os.path.isdir(p)
-    ]
+    """The pictures in a folder that are not measured by their format, and why, by name."""
+    return [(p.name, why) for p in _entries(folder) if (why := why_left_out(p)) and not os.path.isdir(p)]
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, by name."""
-    try:
-        if not stat.S_ISDIR(os.stat(folder).st_mode):
-            raise ClitZooError(f"{folder} is not a folder: give the folder that holds the originals.")
-        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ClitZooError(f"The folder {folder} does not exist: check the path.") from error
-    except OSError as error:
-        raise ClitZooError(
-            f"The folder {folder} cannot be read ({error.strerror or error}): check its permissions."
-        ) from error
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def dataset_of(folder: Path) -> str:
@@ -83,18 +61,16 @@ def dataset_names(folders: Sequence[Path]) -> list[str]:
     Raises:
         ClitZooError: a folder is given twice.
     """
-    seen: set[str] = set()
-    for folder in folders:
-        real = os.path.realpath(folder)
-        if real in seen:
+    real = [_real(folder) for folder in folders]
+    for i, folder in enumerate(folders):
+        if real[i] in real[:i]:
             raise ClitZooError(f"The folder {folder} is given twice: give it once.")
-        seen.add(real)
     names = [dataset_of(folder) for folder in folders]
     for name in {name for name in names if names.count(name) > 1}:
         alike = [i for i, other in enumerate(names) if other == name]
         paths = [_named(folders[i]) for i in alike]
         if len(set(paths)) < len(paths):  # Set5/HR and Set5/GT
-            paths = [folders[i].resolve() for i in alike]
+            paths = [real[i] for i in alike]
         depth = 2
         while len({path.parts[-depth:] for path in paths}) < len(paths):
             depth += 1
@@ -111,99 +87,57 @@ def plain_name(dataset: str) -> str:
 
 def _named(folder: Path) -> Path:
     """The folder that says what the dataset is."""
-    folder = folder.resolve()
+    folder = _real(folder)
     return folder.parent if folder.name.lower() in _GENERIC else folder
 
 
-def decode(data: bytes, name: str) -> np.ndarray:
-    """An 8-bit picture from a file's bytes: ``(H, W, 3)``, or ``(H, W)`` where the file is gray.
-
-    Raises:
-        ImageError: it is no picture, damaged, deeper than 8 bits or transparent. Cutting bits or dropping
-            alpha would score another picture than the file's.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        image = Image.open(io.BytesIO(data))
-        if _bits(image, data) > 8:
-            raise ImageError(
-                f"{name} has more than 8 bits per channel; the protocols are for 8-bit pictures: convert it"
-            )
-        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or image.has_transparency_data:
-            raise ImageError(
-                f"{name} has an alpha channel, which the protocols do not score: save it without one"
-            )
-        return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError(f"{name} does not fit into memory") from error
-    except UnidentifiedImageError as error:  # which names the object in memory
-        raise ImageError(
-            f"{name} cannot be read as a picture: its format is unknown here, or its header is damaged"
-        ) from error
-    # A damaged file makes Pillow raise nearly anything: SyntaxError, struct.error, OverflowError …
-    except Exception as error:
-        raise ImageError(f"{name} cannot be read as a picture ({error})") from error
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))  # Path.resolve raises RuntimeError on a link that leads to itself
 
 
-def _bits(image: "Image.Image", data: bytes) -> int:
-    """Bits per channel in the file, which Pillow may cut to 8: as `imaging.probe` without torch."""
-    if image.mode.startswith(("I", "F")):
-        return 16
-    if image.format == "PNG":
-        return data[24]  # in IHDR, always the first chunk
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]
-    return 8
-
-
-@dataclass(frozen=True)
-class Original:
-    """One original with the hash of its file."""
+class Original(NamedTuple):
+    """One original: its file and its 8-bit pixels, ``(H, W, 3)``, or ``(H, W)`` where the file is gray."""
 
     path: Path
     pixels: np.ndarray
-    sha256: str
 
 
 def read_original(path: Path) -> Original:
-    data = _bytes_of(path)
-    return Original(path, decode(data, path.name), hashlib.sha256(data).hexdigest())
+    """The picture in a file.
 
-
-def _bytes_of(path: Path) -> bytes:
+    Raises:
+        ImageError: it cannot be read, is deeper than 8 bits or transparent: cutting bits or dropping alpha
+            would score another picture than the file's.
+    """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
-            raise ImageError(f"{path.name} is not a regular file")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path.name} cannot be read ({error.strerror or error})") from error
-    except MemoryError as error:
-        raise ImageError(f"{path.name} does not fit into memory") from error
+        picture = imaging.read(path)
+    except ImageError as error:
+        raise ImageError(str(error).replace(str(path), path.name)) from error  # tables name the folder
+    if picture.bits > 8:
+        raise ImageError(
+            f"{path.name} has more than 8 bits per channel; the protocols are for 8-bit pictures: convert it"
+        )
+    if picture.alpha is not None:
+        raise ImageError(
+            f"{path.name} has an alpha channel, which the protocols do not score: save it without one"
+        )
+    color = picture.color[0, 0] if picture.gray else picture.color[0].permute(1, 2, 0)
+    return Original(path, (color * 255).round().byte().numpy())
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A low-resolution picture, the original cropped to what it covers, and where the former came from."""
+class Pair(NamedTuple):
+    """A low-resolution picture, where it came from, and the original cropped to what it covers."""
 
-    low: Callable[[], np.ndarray]  # made on demand: a resumed evaluation asks for few of them
+    low: np.ndarray
+    source: str  # "given", "MATLAB bicubic" or "Pillow bicubic"; and ", then jpeg:70", say
     high: np.ndarray
-    lr: str  # "given", "MATLAB bicubic" or "Pillow bicubic"; and ", then jpeg:70", say
-    lr_key: str  # changes when the low-resolution picture does
 
     def degraded(self, how: Degradation) -> "Pair":
         """The pair with a degraded low-resolution picture."""
-        return replace(
-            self,
-            low=lambda: how(self.low()),
-            lr=f"{self.lr}, then {how.word}",
-            lr_key=f"{self.lr_key} {how.word}",
-        )
+        return self._replace(low=how(self.low), source=f"{self.source}, then {how.word}")
 
 
-def sizes_at(size: tuple[int, int], scale: float) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes_at(size: Size, scale: float) -> tuple[Size, Size]:
     """The sizes of the low-resolution version of a picture ``(H, W)``, and of what it covers of that picture.
 
     As LIIF does for any real scale: ``floor(H / scale)`` rows, and the original cropped to
@@ -214,7 +148,11 @@ def sizes_at(size: tuple[int, int], scale: float) -> tuple[tuple[int, int], tupl
 
 
 def make_pair(original: Original, scale: float, lr_folder: Path | None) -> Pair:
-    """The original cropped to a multiple of the scale, and its low-resolution version, read or made."""
+    """The original cropped to a multiple of the scale, and its low-resolution version, read or made.
+
+    Raises:
+        ImageError: the original is smaller than the scale, or its low-resolution version missing or unfit.
+    """
     height, width = original.pixels.shape[:2]
     small, covered = sizes_at((height, width), scale)
     if min(small) < 1:
@@ -222,17 +160,15 @@ def make_pair(original: Original, scale: float, lr_folder: Path | None) -> Pair:
     high = original.pixels[: covered[0], : covered[1]]
     if lr_folder is None:
         if scale <= LARGEST_MATLAB_SCALE:
-            return Pair(lambda: imresize(high, size=small), high, "MATLAB bicubic", "matlab")
-        return Pair(lambda: pil_bicubic(high, small), high, "Pillow bicubic", "pillow")
-    path = find_low(lr_folder, original.path.stem, scale)
-    data = _bytes_of(path)
-    low = decode(data, path.name)
+            return Pair(imresize(high, size=small), "MATLAB bicubic", high)
+        return Pair(pil_bicubic(high, small), "Pillow bicubic", high)
+    path, low = read_original(find_low(lr_folder, original.path.stem, scale))
     if low.shape[:2] != small:
         raise ImageError(
             f"{path.name} is {low.shape[1]}×{low.shape[0]}, but 1/{scale:g} of {original.path.name} "
             f"({width}×{height}) is {small[1]}×{small[0]}"
         )
-    return Pair(lambda: low, high, "given", hashlib.sha256(data).hexdigest())
+    return Pair(low, "given", high)
 
 
 def find_low(folder: Path, stem: str, scale: float) -> Path:
@@ -264,12 +200,7 @@ def low_folders(
         tried = [base] if "{scale}" in str(pattern) else [base / f"X{scale:g}", base / f"x{scale:g}"]
         found[scale] = next((f for f in tried if os.path.isdir(f)), None)
         if found[scale] is None and os.path.isdir(base) and base not in tried:
-            try:
-                names = [p.stem for p in base.iterdir() if is_photograph_name(p)]
-            except OSError as error:
-                raise ClitZooError(
-                    f"The folder {base} cannot be read ({error.strerror or error}): check its permissions."
-                ) from error
+            names = [path.stem for path in base.iterdir() if is_photograph_name(path)]
             if any(n.endswith(f"x{scale:g}") for n in names) or (names and len(scales) == 1):
                 found[scale] = base
         if found[scale] is None and scale <= LARGEST_MATLAB_SCALE:

@@ -1,17 +1,17 @@
 """The evaluation itself: every image of a folder, at every scale."""
 
-import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ..errors import ClitZooError, ImageError, ScaleError
+from ..geometry import Size
 from .dataset import (
-    Original,
     Pair,
     dataset_of,
     images_in,
@@ -22,42 +22,42 @@ from .dataset import (
     read_original,
 )
 from .degradations import degradation
+from .methods import Method, as_method
 from .metrics import as_rgb
 from .protocol import Protocol, protocol_for
 from .results import Results, Score, Skipped
-from .resume import ResumeError, ResumeFile
-from .runners import Runner, as_runner
+from .resume import ResumeFile
 
 
 def evaluate(
-    run: Any,
+    method: Any,
     hr_folder: str | Path,
     scales: Iterable[float],
     protocol: str | Protocol = "auto",
     lr_folder: str | Path | None = None,
     *,
-    degrade: str = "",
     dataset: str | None = None,
     limit: int | None = None,
+    degrade: str = "",
     ssim: bool = True,
     progress: bool = True,
     resume_file: str | Path | None = None,
 ) -> Results:
-    """Score a model on a folder of original pictures.
+    """Score a model, or anything else that enlarges, on a folder of original pictures.
 
     Args:
-        run: a ``SuperResolver``, ``"bicubic"``, a ``Runner``, or a function ``run(image, size)`` that takes
-            uint8 ``(h, w, 3)`` and the output's ``(H, W)`` and returns ``(H, W, 3)``, uint8 or float from
-            0 to 1.
+        method: a ``SuperResolver``, ``"bicubic"``, a ``Method``, or a function ``run(image, size)`` that
+            takes uint8 ``(h, w, 3)`` and the output's ``(H, W)`` and returns ``(H, W, 3)``, uint8 or float
+            from 0 to 1.
         hr_folder: the originals, 8-bit. Each is cropped to a multiple of the scale.
         scales: real numbers ≥ 1.
         protocol: "benchmark", "div2k", "auto" (by the dataset's name), or a ``Protocol``.
         lr_folder: given low-resolution pictures (``low_folders`` says how they are found). Without it they
             are made: MATLAB's bicubic up to ×4, Pillow's above, as in the papers.
-        degrade: what happens to the low-resolution pictures first, such as "jpeg:70"; nothing where left
-            out. See ``degradations.degradation``.
         dataset: what to call the dataset; by default the folder's name.
         limit: score only the first so many images.
+        degrade: what happens to the low-resolution pictures first, such as "jpeg:70"; nothing where left
+            out. See ``degradations.degradation``.
         ssim: measure SSIM as well as PSNR.
         progress: draw a progress bar where there is a terminal.
         resume_file: where finished scores are kept and looked up, one line each.
@@ -67,70 +67,51 @@ def evaluate(
         of a format that is not measured are in its ``skipped`` with the reason, and in no average.
 
     Raises:
-        ClitZooError: a folder is missing or empty, or a scale, protocol, degradation or resume file is not
-            usable.
-        ResumeError: a score could not be kept; its ``results`` are those so far.
+        ClitZooError: the folder is empty, or a scale, protocol, degradation or resume file is not usable.
+        OSError: a folder or the resume file cannot be read, or the latter not be written.
     """
-    runner = as_runner(run)
-    wanted = check_scales(scales)
-    folder = Path(hr_folder)
+    method, scales, folder = as_method(method), check_scales(scales), Path(hr_folder)
     name = dataset or dataset_of(folder)
     rules = protocol_for(protocol, plain_name(name))
     how = degradation(degrade) if degrade else None
     if limit is not None and limit < 1:
         raise ClitZooError(f"A limit of {limit} images leaves nothing to evaluate: give 1 or more.")
-    paths = images_in(folder)[:limit]
-    low = low_folders(lr_folder, name, wanted)
-    if resume_file is not None and not runner.fingerprint:
+    paths, low = images_in(folder)[:limit], low_folders(lr_folder, name, scales)
+    if resume_file is not None and not method.key:
         raise ClitZooError(
-            "Resuming needs to know when the model changes: pass a model, or a Runner with a fingerprint."
+            "Resuming needs to know when the method changes: pass a model, or a Method with an identity."
         )
-
-    from tqdm import tqdm
-
-    results = Results(runner.name, protocols={name: f"{rules.name}: {rules.describe()}"})
-    with _handed_over(results), contextlib.ExitStack() as stack:
-        done = stack.enter_context(ResumeFile(Path(resume_file))) if resume_file is not None else None
-        total = len(paths) * len(wanted)
-        bar = stack.enter_context(
-            tqdm(total=total, desc=name, unit="image", disable=None if progress else True)
-        )
+    done = None if resume_file is None else ResumeFile(resume_file)
+    results = Results(method.name, protocols={name: f"{rules.name}: {rules.describe()}"})
+    total = len(paths) * len(scales)
+    with tqdm(total=total, desc=name, unit="image", disable=None if progress else True) as bar:
         for path in paths:
             try:
                 original = read_original(path)
             except ImageError as error:
                 results.skipped.append(Skipped(name, path.name, None, str(error)))
-                bar.update(len(wanted))
+                bar.update(len(scales))
                 continue
-            for scale in wanted:
+            for scale in scales:
                 try:
                     pair = make_pair(original, scale, low[scale])
                     pair = pair.degraded(how) if how else pair
-                    score, key = _score(runner, rules, original, pair, name, scale, ssim, done)
-                except (ClitZooError, OSError, MemoryError) as error:
+                    figures = _figures(method, rules, pair, path.name, scale, ssim, done)
+                except (ClitZooError, MemoryError) as error:
                     results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))
                 else:
-                    results.scores.append(score)
-                    if done and key and key not in done:
-                        values = {"psnr": score.psnr, "ssim": score.ssim, "seconds": score.seconds}
-                        done.add(*key, name=f"{name}/{path.name}", **values)
+                    results.scores.append(Score(name, rules.name, scale, path.stem, pair.source, **figures))
                 bar.update()
-        results.skipped += [Skipped(name, file, None, why) for file, why in left_out_of(folder)]
+    results.skipped += [Skipped(name, file, None, why) for file, why in left_out_of(folder)]
     return results
 
 
-@contextlib.contextmanager
-def _handed_over(results: Results) -> Iterator[None]:
-    """Where the resume file fails, hours of scores leave with the error instead of being lost."""
-    try:
-        yield
-    except ResumeError as error:
-        error.results = results
-        raise
-
-
 def check_scales(scales: Iterable[float]) -> list[float]:
-    """The scales once each, in the order given."""
+    """The scales once each, in the order given.
+
+    Raises:
+        ScaleError: there is none, or one is not a number from 1 up.
+    """
     found = list(dict.fromkeys(float(scale) for scale in scales))
     for scale in found:
         if not (math.isfinite(scale) and scale >= 1):
@@ -140,44 +121,40 @@ def check_scales(scales: Iterable[float]) -> list[float]:
     return found
 
 
-def _score(
-    runner: Runner,
+def _figures(
+    method: Method,
     rules: Protocol,
-    original: Original,
     pair: Pair,
-    dataset: str,
+    name: str,
     scale: float,
     with_ssim: bool,
     done: ResumeFile | None,
-) -> tuple[Score, tuple[Any, ...] | None]:
-    """The score, and the key under which the resume file, if there is one, has it or is to have it."""
+) -> dict[str, Any]:
+    """PSNR, SSIM and seconds of one image, measured or from the resume file."""
     size = (pair.high.shape[0], pair.high.shape[1])
     if not rules.leaves_some(size, scale):
         raise ImageError(
-            f"{original.path.name} is too small: {min(size)} pixels less a border of {rules.shave(scale)} on "
-            "each side"
+            f"{name} is too small: {min(size)} pixels less a border of {rules.shave(scale)} on each side"
         )
-    key, entry = None, None
-    if done:
-        key = (runner.fingerprint, original.sha256, pair.lr_key, scale, f"{rules}, SSIM {with_ssim}")
-        entry = done.get(*key)
-    if entry is None:
-        low = as_rgb(pair.low())
+    low = as_rgb(pair.low)
+
+    def measure() -> dict[str, Any]:
         start = time.perf_counter()
-        output = _enlarge(runner, low, size)
-        seconds = time.perf_counter() - start
-        values = rules.score(output, pair.high, scale, with_ssim=with_ssim)
-        entry = {"psnr": values[0], "ssim": values[1], "seconds": round(seconds, 4)}
-    ssim, seconds = entry.get("ssim"), entry.get("seconds", 0.0)
-    image = original.path.stem
-    return Score(dataset, rules.name, scale, image, pair.lr, entry["psnr"], ssim, seconds), key
+        output = _enlarged(method, low, size)
+        seconds = round(time.perf_counter() - start, 4)
+        psnr, ssim = rules.score(output, pair.high, scale, with_ssim=with_ssim)
+        return {"psnr": psnr, "ssim": ssim, "seconds": seconds}
+
+    if done is None:
+        return measure()
+    return done.lookup([method.key, low, pair.high, scale, rules, with_ssim], measure)
 
 
-def _enlarge(runner: Runner, low: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The runner's output, checked."""
-    output = np.asarray(runner(low, size))
+def _enlarged(method: Method, low: np.ndarray, size: Size) -> np.ndarray:
+    """The method's output, checked."""
+    output = np.asarray(method(low, size))
     if output.shape != (*size, 3):
-        raise ClitZooError(f"{runner.name} returned {output.shape} where {(*size, 3)} was asked for")
+        raise ClitZooError(f"{method.name} returned {output.shape} where {(*size, 3)} was asked for")
     if output.dtype != np.uint8 and not np.isfinite(output).all():
-        raise ClitZooError(f"{runner.name} returned values that are not finite")
+        raise ClitZooError(f"{method.name} returned values that are not finite")
     return output

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import ClitZooError
 from .metrics import as_rgb, gray, luminance, psnr, ssim
-from .paper import dataset_name
+from .published import dataset_name
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Results as text, Markdown, CSV and JSON, beside the paper's rows."""
+"""Results as text, Markdown, CSV and JSON, beside published ones."""
 
 import csv
 import io
@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import __version__
-from . import paper
+from . import published
 from .dataset import plain_name
 from .results import Mean, Results
 
 FORMATS = ("text", "markdown", "csv", "json")
 
 # How many images the published averages are taken over.
-_IMAGES = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100, "DIV2K": 100}
+_IMAGES = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100, "Manga109": 109, "DIV2K": 100}
 
 
 def render(results: Results, form: str = "text", beside: str = "auto") -> str:
@@ -23,8 +23,7 @@ def render(results: Results, form: str = "text", beside: str = "auto") -> str:
 
     Args:
         form: "text", "markdown", "csv" (one line per figure) or "json" (with every image's scores).
-        beside: the paper's rows to show: "auto" (those of the same model; where it has none, the CLIT rows
-            and bicubic), "all" or "none".
+        beside: the published rows to show: "auto" (``published.rows_beside``), "all" or "none".
     """
     if form == "json":
         return _json(results, beside)
@@ -44,15 +43,12 @@ def render(results: Results, form: str = "text", beside: str = "auto") -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def paper_rows(dataset: str, model: str, beside: str = "auto") -> list[paper.Row]:
-    """The paper's rows to show beside a model's figures on a dataset."""
-    dataset = plain_name(dataset)
+def published_rows(dataset: str, model: str, beside: str = "auto") -> list[published.Row]:
+    """The published rows to show beside a model's figures on a dataset."""
     if beside == "none":
         return []
-    if beside == "all":
-        return paper.rows(dataset)
-    same = paper.rows_of_model(model, dataset)
-    return same or paper.rows_of_model("bicubic", dataset) + paper.rows(dataset, decoder="clit")
+    dataset = plain_name(dataset)
+    return published.rows(dataset) if beside == "all" else published.rows_beside(model, dataset)
 
 
 def _by_dataset(results: Results) -> dict[str, list[Mean]]:
@@ -71,16 +67,15 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def _block(results: Results, dataset: str, means: list[Mean], beside: str, form: str) -> str:
-    """One dataset: a heading, the figures, the paper's, and what to know before comparing them."""
+    """One dataset: a heading, the figures, published ones, and what to know before comparing them."""
     rows = [["", *(f"×{mean.scale:g}" for mean in means)]]
     rows.append([f"{results.model}, PSNR", *(_figure(mean.psnr, 2) for mean in means)])
     if any(mean.ssim is not None for mean in means):
         rows.append([f"{results.model}, SSIM", *(_figure(mean.ssim, 4) for mean in means)])
-    for row in paper_rows(dataset, results.model, beside):
+    for row in published_rows(dataset, results.model, beside):
         figures = [row.psnr.get(mean.scale) for mean in means]
         if any(figure is not None for figure in figures):
-            label = f"paper, Table {row.table}: {row.method}"
-            rows.append([label, *(_figure(figure, 2) for figure in figures)])
+            rows.append([f"{row.method} ({row.source})", *(_figure(figure, 2) for figure in figures)])
     counts = sorted({mean.images for mean in means})
     heading = f"{dataset}: {' to '.join(map(str, (counts[0], counts[-1])[: len(counts)]))} images"
     heading = heading.replace(": 1 images", ": 1 image") + f", {results.protocols.get(dataset, '')}"
@@ -100,9 +95,9 @@ def _notes(dataset: str, means: list[Mean]) -> list[str]:
         notes.append(f"Low-resolution pictures: {parts}. Figures on the two kinds are not one series.")
     else:
         notes.append(f"Low-resolution pictures: {next(iter(sources))}.")
-    published = _IMAGES.get(paper.dataset_name(plain_name(dataset)) or "")
-    if published and any(mean.images != published for mean in means):
-        notes.append(f"Published figures are averages over {published} images: these are not comparable.")
+    count = _IMAGES.get(published.dataset_name(plain_name(dataset)) or "")
+    if count and any(mean.images != count for mean in means):
+        notes.append(f"Published figures are averages over {count} images: these are not comparable.")
     return notes
 
 
@@ -125,25 +120,17 @@ def _csv(results: Results, beside: str) -> str:
         ["dataset", "method", "source", "protocol", "scale", "lr", "images", "skipped", "psnr", "ssim"]
     )
     for dataset, means in _by_dataset(results).items():
-        rows = paper_rows(dataset, results.model, beside)
+        rows = published_rows(dataset, results.model, beside)
         for mean in means:
             ssim = "" if mean.ssim is None else f"{mean.ssim:.6f}"
             skipped = _skipped_at(results, mean)
-            figures = [
-                mean.protocol,
-                f"{mean.scale:g}",
-                mean.lr,
-                mean.images,
-                skipped,
-                f"{mean.psnr:.4f}",
-                ssim,
-            ]
+            at = [mean.protocol, f"{mean.scale:g}"]
+            figures = [*at, mean.lr, mean.images, skipped, f"{mean.psnr:.4f}", ssim]
             writer.writerow([dataset, results.model, "measured", *figures])
             for row in rows:
-                value = row.psnr.get(mean.scale)
-                if value is not None:
-                    figures = [mean.protocol, f"{mean.scale:g}", "", "", "", f"{value:.2f}", ""]
-                    writer.writerow([dataset, row.method, f"paper, Table {row.table}", *figures])
+                if mean.scale in row.psnr:
+                    figures = [*at, "", "", "", f"{row.psnr[mean.scale]:.2f}", ""]
+                    writer.writerow([dataset, row.method, row.source, *figures])
     return out.getvalue()
 
 
@@ -154,9 +141,9 @@ def _skipped_at(results: Results, mean: Mean) -> int:
 def _json(results: Results, beside: str) -> str:
     rows = []
     for mean in results.means():
-        found = paper_rows(mean.dataset, results.model, beside)
+        found = published_rows(mean.dataset, results.model, beside)
         printed = {row.method: row.psnr[mean.scale] for row in found if mean.scale in row.psnr}
-        rows.append({**_finite(asdict(mean)), "skipped": _skipped_at(results, mean), "paper": printed})
+        rows.append({**_finite(asdict(mean)), "skipped": _skipped_at(results, mean), "published": printed})
     content = {
         "model": results.model,
         "clit_zoo": __version__,

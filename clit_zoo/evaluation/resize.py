@@ -30,7 +30,8 @@ def imresize(
         The resized picture, of the same dtype and number of dimensions.
 
     Raises:
-        ImageError: the array is no picture. ScaleError: the scale or size is not a positive one.
+        ImageError: the array is no picture.
+        ScaleError: the scale or size is not a positive one.
     """
     _check(image)
     scales, (height, width) = _target(image.shape[:2], scale, size)

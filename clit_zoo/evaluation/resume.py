@@ -1,89 +1,67 @@
-"""A file of finished scores, so that an evaluation that was cut off goes on where it stopped.
-
-One JSON object per line, appended and flushed as each image is done. A line is used again only if model,
-both pictures, scale and protocol are the same; a line cut short by a kill is passed over.
-"""
+"""A file of finished scores, so that an evaluation that was cut off goes on where it stopped."""
 
 import contextlib
+import hashlib
 import json
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from ..errors import ClitZooError
 
-if TYPE_CHECKING:
-    from .results import Results
-
-KEYS = ("model", "image", "lr", "scale", "protocol")
-
-
-class ResumeError(ClitZooError):
-    """A finished score could not be kept. ``results`` holds what was scored until then."""
-
-    results: "Results | None" = None
+FIRST = '{"question": '
 
 
 class ResumeFile:
-    """Finished scores by key (see ``KEYS``): fingerprint, file hash, hash or recipe, scale, protocol."""
+    """Figures by what was asked, one JSON object a line, on the disk as soon as each is found.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._done: dict[tuple[Any, ...], dict[str, Any]] = {}
-        text = ""
-        try:
-            if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-                raise ClitZooError(f"The resume file {path} is not a regular file: give another one.")
-            if os.path.exists(path):
-                text = path.read_text(encoding="utf-8", errors="replace")
-            self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise ClitZooError(
-                f"The resume file {path} cannot be used ({error.strerror or error})."
-            ) from error
+    Args:
+        path: made where it does not exist. A line cut short by a kill is passed over.
+
+    Raises:
+        ClitZooError: the file holds something else, to which nothing is added.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.figures: dict[str, dict[str, Any]] = {}
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        if text and not text.startswith(FIRST[: len(text)]):
+            raise ClitZooError(f"{path} holds no scores of an evaluation: give another --resume file.")
         for line in text.splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
-                entry["psnr"] = float(entry["psnr"])
-                self._done[tuple(entry[key] for key in KEYS)] = entry
-        if text.strip() and not text.startswith('{"model"'):
-            self._file.close()
-            raise ClitZooError(f"{path} holds no scores of an evaluation: give another --resume file.")
-        if text and not text.endswith("\n"):
-            self._file.write("\n")
+                self.figures[entry["question"]] = entry["figures"]
+        self._add("" if text.endswith("\n") or not text else "\n")  # a file that cannot be written shows now
 
-    def __contains__(self, key: tuple[Any, ...]) -> bool:
-        return key in self._done
+    def lookup(self, question: list[Any], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The figures of a question, from the file or found now and kept.
 
-    def get(self, *key: Any) -> dict[str, Any] | None:
-        return self._done.get(key)
+        Args:
+            question: arrays and texts that the figures depend on.
+            find: gives numbers by name.
+        """
+        digest = hashlib.sha256()
+        for part in question:
+            array = isinstance(part, np.ndarray)
+            digest.update(f"{part.shape if array else part}\n".encode())
+            digest.update(part.tobytes() if array else b"")
+        key = digest.hexdigest()
+        if key not in self.figures:
+            self.figures[key] = find()
+            self._add(json.dumps({"question": key, "figures": self.figures[key]}) + "\n")
+        return self.figures[key]
 
-    def add(self, *key: Any, **values: Any) -> None:
-        entry = {**dict(zip(KEYS, key, strict=True)), **values}
-        self._done[key] = entry
-        with self._named_failure():
-            self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        with self._named_failure():
-            self._file.close()
-
-    @contextlib.contextmanager
-    def _named_failure(self) -> Iterator[None]:
+    def _add(self, text: str) -> None:
         try:
-            yield
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
-            raise ResumeError(
-                f"The resume file {self.path} cannot be written ({error.strerror or error}): make room and "
-                "run the same command again; it goes on from the scores kept."
-            ) from error
-
-    def __enter__(self) -> "ResumeFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            error.filename = str(self.path)  # a full disk does not name the file
+            raise

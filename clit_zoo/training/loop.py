@@ -285,7 +285,7 @@ class Run:
             self.step,
             event="start",
             model=self.model.config.name,
-            parameters=self.model.config.parameters,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             recipe=asdict(self.recipe),
             changed=self.changed,
             device=device_name(self.processes.device),

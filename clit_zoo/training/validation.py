@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClitZooError, ConfigError, ImageError
-from ..evaluation import Results, bicubic, evaluate, model_runner
+from ..evaluation import Results, bicubic, evaluate, model_method
 from ..evaluation.dataset import dataset_names, dataset_of, images_in, make_pair, read_original, sizes_at
 from ..evaluation.evaluate import check_scales
 from ..evaluation.metrics import as_rgb
@@ -58,9 +58,9 @@ class Validation:
 
     def measure(self, model: SuperResolver) -> Results:
         """PSNR and SSIM of every picture at every scale."""
-        runner = model_runner(model)
+        method = model_method(model)
         parts = [
-            evaluate(runner, folder, self.scales, dataset=name, limit=self.limit, progress=False)
+            evaluate(method, folder, self.scales, dataset=name, limit=self.limit, progress=False)
             for folder, name in zip(self.folders, dataset_names(self.folders), strict=True)
         ]
         return sum(parts[1:], start=parts[0])
@@ -75,9 +75,9 @@ class Validation:
         for path in images_in(self.folders[0]):
             try:
                 pair = make_pair(read_original(path), scale, None)
-                low, high = as_rgb(pair.low()), as_rgb(pair.high)
+                low, high = as_rgb(pair.low), as_rgb(pair.high)
                 size = (high.shape[0], high.shape[1])
-                made = (model_runner(model)(low, size) * 255).round().clip(0, 255).astype(np.uint8)
+                made = (model_method(model)(low, size) * 255).round().clip(0, 255).astype(np.uint8)
                 return np.concatenate([_middle(p) for p in (bicubic(low, size), made, high)], axis=1)
             except (ImageError, MemoryError):
                 continue

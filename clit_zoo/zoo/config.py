@@ -1,15 +1,13 @@
-"""The settings of a model: what `config.json` holds, checked before anything is built from it.
+"""The settings of a model: what ``config.json`` holds, checked before anything is built from it.
 
-A configuration may come from a stranger's repository, so every key is known, every value has a type and a
-range, and the number of parameters it asks for is bounded. Nothing here imports torch.
+A configuration may come from a stranger's repository, so every key is known, and every value has a type and a
+range. Nothing here imports torch.
 
     {"format": "clit_zoo/1", "name": "edsr-light-lit",
      "encoder": {"name": "edsr", "channels": 64, "blocks": 12},
      "decoder": {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "stages": 1,
                  "hidden_dims": [128, 64, 64, 64]}}
 """
-
-from __future__ import annotations
 
 import copy
 import difflib
@@ -19,15 +17,13 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import ConfigError
 from .schema import DECODERS, ENCODERS, Part, show
 
 FORMAT = "clit_zoo/1"
 MAX_JSON_BYTES = 64 * 1024
-# 0.8 GB in float32. The largest model of the paper, RDN-CLIT, has a fifth of it.
-MAX_PARAMETERS = 200_000_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -36,10 +32,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 class ModelConfig:
     """The settings of one model, complete and checked: defaults are filled in, so equal models compare equal.
 
-    name: what the model is called, also in output file names: letters, digits, '.', '_' and '-'.
-    encoder, decoder: {"name": …, setting: value, …}; see ENCODERS and DECODERS for settings and ranges.
+    Attributes:
+        name: what the model is called, also in output file names: letters, digits, '.', '_' and '-'.
+        encoder: {"name": …, setting: value, …}; ``schema.ENCODERS`` has the settings and their ranges.
+        decoder: the same, of ``schema.DECODERS``.
 
-    Raises ConfigError naming the key, the value and what is allowed.
+    Raises:
+        ConfigError: the message names the key, the value and what is allowed.
     """
 
     name: str
@@ -54,19 +53,6 @@ class ModelConfig:
             )
         object.__setattr__(self, "encoder", _checked_part(self.encoder, "encoder", ENCODERS))
         object.__setattr__(self, "decoder", _checked_part(self.decoder, "decoder", DECODERS))
-        if self.parameters > MAX_PARAMETERS:
-            raise ConfigError(
-                f"this configuration asks for {self.parameters:,} parameters; at most {MAX_PARAMETERS:,} are "
-                "allowed. Lower the sizes in 'encoder' and 'decoder'."
-            )
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters a model of this configuration has (computed; nothing is built)."""
-        encoder, decoder = ENCODERS[self.encoder["name"]], DECODERS[self.decoder["name"]]
-        return encoder.count(self.encoder, 3) + decoder.count(
-            self.decoder, encoder.out_channels(self.encoder)
-        )
 
     @property
     def papers(self) -> tuple[str, ...]:
@@ -76,25 +62,25 @@ class ModelConfig:
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True))
 
-    def with_overrides(self, **overrides: Any) -> ModelConfig:
-        """A copy with other settings: `with_overrides(decoder={"radius": 1}, name="mine")`.
+    def with_overrides(self, **overrides: Any) -> Self:
+        """A copy with other settings: ``with_overrides(decoder={"radius": 1}, name="mine")``.
 
-        `encoder` and `decoder` take the settings to change; naming another encoder there (a string will do)
-        starts from that one's defaults.
+        ``encoder`` and ``decoder`` take the settings to change; naming another encoder there (a string will
+        do) starts from that one's defaults.
         """
         changed: dict[str, Any] = {"name": self.name, "encoder": self.encoder, "decoder": self.decoder}
-        _refuse_unknown(overrides, changed, "")
+        fields(overrides, "", (), changed)
         for key, value in overrides.items():
             if key != "name":
                 value = {"name": value} if isinstance(value, str) else value
-                _require_mapping(value, key)
+                fields(value, key, (), value)
                 same = value.get("name", changed[key]["name"]) == changed[key]["name"]
                 value = {**changed[key], **value} if same else dict(value)
             changed[key] = value
-        return ModelConfig(**changed)
+        return type(self)(**changed)
 
     def to_dict(self) -> dict[str, Any]:
-        """A new dict, complete, that JSON can hold and `from_dict` reads back."""
+        """A new dict, complete, that JSON can hold and ``from_dict`` reads back."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -103,60 +89,62 @@ class ModelConfig:
         }
 
     def to_json(self) -> str:
+        """The text of a config.json."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Checks `data`, the content of a config.json, and fills in the defaults."""
-        _require_mapping(data, "the configuration")
-        if data.get("format") != FORMAT:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Check ``data``, the content of a config.json, and fill in the defaults."""
+        if isinstance(data, Mapping) and data.get("format") != FORMAT:
             given = f"says {show(data['format'])}" if "format" in data else "is missing"
             raise ConfigError(
                 f'"format" {given}; it must be "{FORMAT}". This is not a clit_zoo model, or one made for '
                 "another version of the library."
             )
-        _refuse_unknown(data, ("format", "name", "encoder", "decoder"), "")
-        for key in ("name", "encoder", "decoder"):
-            if key not in data:
-                raise ConfigError(f'"{key}" is missing.')
+        fields(data, "", ("format", "name", "encoder", "decoder"))
         return cls(data["name"], data["encoder"], data["decoder"])
 
     @classmethod
-    def from_json(cls, path: str | Path) -> ModelConfig:
-        """Reads and checks a config.json. ConfigError names the file and what is wrong in it."""
+    def from_json(cls, path: str | Path) -> Self:
+        """Read and check a config.json. ConfigError names the file and what is wrong in it."""
         try:
             return cls.from_dict(_read_json(Path(path)))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
+def fields(given: Any, where: str, needed: Iterable[str], allowed: Iterable[str] = ()) -> Mapping[str, Any]:
+    """``given``, if it has all the ``needed`` keys and otherwise only ``allowed`` ones; else ConfigError.
+
+    ``where`` is its place in the configuration, "" for the whole.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be an object of settings, not {show(given)}.")
+    known, dot = (*needed, *allowed), "." if where else ""
+    for key in given:
+        if key not in known:
+            name = where + dot + key[:60] if isinstance(key, str) else show(key)
+            raise ConfigError(f"{name} is unknown{_close(key, known)}; known: {', '.join(known)}.")
+    for key in needed:
+        if key not in given:
+            raise ConfigError(f"{where}{dot}{key} is missing.")
+    return given
+
+
 def _checked_part(given: Any, where: str, parts: dict[str, Part]) -> dict[str, Any]:
-    _require_mapping(given, where)
-    name = given.get("name")
+    name = given.get("name", "") if isinstance(given, Mapping) else ""
     if not isinstance(name, str) or name not in parts:
-        said = f"is {show(name)}" if "name" in given else "is missing"
-        raise ConfigError(f"{where}.name {said}{_close(name, parts)}; the {where}s are: {', '.join(parts)}.")
+        fields(given, where, ("name",), given)
+        raise ConfigError(
+            f"{where}.name is {show(name)}{_close(name, parts)}; the {where}s are: {', '.join(parts)}."
+        )
     part = parts[name]
-    _refuse_unknown(given, ("name", *part.settings), f"{where}.")
+    fields(given, where, ("name",), part.settings)
     checked: dict[str, Any] = {"name": name}
     for key, setting in part.settings.items():
         checked[key] = setting.check(given.get(key, setting.default), f"{where}.{key}")
     part.rule(checked, where)
     return checked
-
-
-def _require_mapping(value: Any, where: str) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be an object of settings, not {show(value)}.")
-
-
-def _refuse_unknown(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    for key in given:
-        if key not in allowed:
-            raise ConfigError(
-                f"{show(key) if not isinstance(key, str) else where + key[:60]} is not a setting"
-                f"{_close(key, allowed)}; allowed: {', '.join(allowed)}."
-            )
 
 
 def _close(value: Any, allowed: Iterable[str]) -> str:

@@ -2,42 +2,47 @@
 
 Weights may come from a stranger, so a file is believed only after its size, its names, shapes and types have
 been compared with what the configuration asks for; nothing is unpickled. Files are written whole or not at
-all. Torch is imported only where tensors are.
+all.
 """
 
-from __future__ import annotations
-
 import contextlib
+import logging
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ..atomic import replacing
-from ..errors import ClitZooError, WeightsError, WeightsNotFoundError
+from ..errors import ClitZooError, WeightsError, WeightsNotFoundError, is_out_of_memory
 from .config import ModelConfig
+from .skeleton import FLOATS, listed, misfit, parameters
 
-if TYPE_CHECKING:
-    from torch import Tensor
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-# config.MAX_PARAMETERS in float32 is 0.8 GB.
+
 MAX_WEIGHTS_BYTES = 2**30
+"""``skeleton.MAX_PARAMETERS`` in float32 are 0.8 GB."""
+
+MAX_CARD_BYTES = 2**20
 
 HERE = "path/to/this/folder"
 """How a card calls a model that is in no repository yet; publishing puts the repository's name there."""
 
-_DTYPES = ("F32", "F16", "BF16")
+_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of one model. origin: where they are from, for people: "embedded", "folder …", "hub …@…"."""
+    """The files of one model, and where they are from, for people: "embedded", "folder …", "hub …@…"."""
 
     config_path: Path
     weights_path: Path
@@ -45,7 +50,11 @@ class ModelFiles:
 
 
 def files_in(folder: Path, origin: str) -> ModelFiles:
-    """The files in `folder`. Raises WeightsNotFoundError naming the one that is missing or out of reach."""
+    """The files in ``folder``.
+
+    Raises:
+        WeightsNotFoundError: one is missing or out of reach; the message names it.
+    """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         try:
             there = stat.S_ISREG(os.stat(folder / name).st_mode)
@@ -75,14 +84,17 @@ def _hint(folder: Path) -> str:
     return ""
 
 
-def check_weights(path: str | Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compares the header of a safetensors file with the tensors expected; no tensor is read.
+def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, in the type they are stored in.
 
-    Raises WeightsError: damaged, too large, or tensors missing, unknown, of another shape or of another type
-    than float32, float16 and bfloat16, all of which load.
+    Args:
+        path: the file.
+        expected: name -> shape of each tensor that must be there; no other may. Their types may be float32,
+            float16 and bfloat16.
+
+    Raises:
+        WeightsError: it is damaged or too large, other tensors are in it, or values that are not finite.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -90,56 +102,48 @@ def check_weights(path: str | Path, expected_shapes: Mapping[str, tuple[int, ...
             raise WeightsError(f"{path} is not a file.")
         if size > MAX_WEIGHTS_BYTES:
             raise WeightsError(f"{path} has {size:,} bytes; at most {MAX_WEIGHTS_BYTES:,} are read.")
-        found: dict[str, tuple[str, tuple[int, ...]]] = {}
-        with safe_open(str(path), framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is not a dict)
-                tensor = file.get_slice(name)
-                found[name] = (tensor.get_dtype(), tuple(tensor.get_shape()))
+        path.open("rb").close()  # safetensors says "no such file" of one that may not be read
+        with safe_open(str(path), framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: (_TYPES.get(s.get_dtype(), s.get_dtype()), tuple(s.get_shape()))
+                for name, s in slices.items()
+            }
+            if words := misfit(found, expected):
+                raise WeightsError(
+                    f"{path} does not fit its configuration. {words} Is the {CONFIG_FILE} beside it the one "
+                    "it was trained with?"
+                )
+            tensors = {name: file.get_tensor(name) for name in expected}
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
     except SafetensorError as error:
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(
             f"{path} is damaged or no safetensors file ({error}). Download or convert it again."
         ) from error
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
-
-    wrong = [
-        f"{name}: shape {_shape(shape)}, expected {_shape(tuple(expected_shapes[name]))}"
-        for name, (_, shape) in found.items()
-        if name in expected_shapes and shape != tuple(expected_shapes[name])
-    ]
-    types = [f"{name}: {dtype}" for name, (dtype, _) in found.items() if dtype not in _DTYPES]
-    complaints = [
-        _listed("missing", [name for name in expected_shapes if name not in found]),
-        _listed("unknown", [name for name in found if name not in expected_shapes]),
-        _listed("misshaped", wrong),
-        _listed(f"of a type other than {', '.join(_DTYPES)}", types),
-    ]
-    if any(complaints):
-        raise WeightsError(
-            f"{path} does not fit its configuration. {' '.join(filter(None, complaints))} Is the "
-            f"{CONFIG_FILE} beside it the one it was trained with?"
-        )
-
-
-def read_weights(path: str | Path, expected_shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file onto the CPU, in the type they are stored in.
-
-    Exactly the tensors of `expected_shapes` (name -> shape) must be there, all of them finite; see
-    `check_weights` for what else is refused. Raises WeightsError.
-    """
-    check_weights(path, expected_shapes)
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(str(path))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}).") from error
     bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise WeightsError(f"{path} is damaged. {_listed('with values that are not finite', bad)}")
+        raise WeightsError(f"{path} is damaged. {listed('with values that are not finite', bad)}")
     return tensors
+
+
+def read_card(folder: Path) -> str | None:
+    """The text of the model card; None where there is none or it cannot be read: a card is an ornament."""
+    path = folder / CARD_FILE
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            data = file.read(MAX_CARD_BYTES + 1)
+    except OSError as error:
+        log.warning("The model card %s cannot be read (%s).", path, error.strerror or error)
+        return None
+    if len(data) > MAX_CARD_BYTES:
+        log.warning("The model card %s is not read: it has more than %d bytes.", path, MAX_CARD_BYTES)
+        return None
+    return data.decode("utf-8", errors="replace")
 
 
 def write_model_folder(
@@ -149,26 +153,34 @@ def write_model_folder(
     card_text: str,
     overwrite: bool = False,
 ) -> Path:
-    """Writes config.json, model.safetensors and README.md into `folder` (made if need be) and returns it.
+    """Write config.json, model.safetensors and README.md, each whole or not at all.
 
-    Each file appears whole or not at all; config.json, which makes the folder a model, comes last. Raises
-    WeightsError for tensors that could not be loaded again, ClitZooError if a model is there already and
-    `overwrite` is not set, or if the folder cannot be written.
+    config.json, which makes the folder a model, comes last.
+
+    Args:
+        folder: made if need be.
+        config: the settings.
+        state_dict: the tensors.
+        card_text: the text of README.md.
+        overwrite: replace a model that is there already.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WeightsError: a tensor could not be loaded again: of another type, or with values that are not finite.
+        ClitZooError: a model is there already, or the folder cannot be written.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, tensor in state_dict.items():
-        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        if str(tensor.dtype).removeprefix("torch.") not in FLOATS:
             raise WeightsError(f"{name} is {tensor.dtype}; weights are float32, float16 or bfloat16.")
         if not torch.isfinite(tensor).all():
             raise WeightsError(f"{name} holds values that are not finite; such a model is not saved.")
         # A copy of its own for each: safetensors refuses tensors that share memory.
         tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    # Before the weights are written, which without the rest would only be in the way of another attempt.
-    card, settings = _encoded(card_text, "the card"), _encoded(config.to_json(), "the configuration")
+    # Before anything is written. A file name that is no UTF-8 may have reached the card: it is escaped.
+    card, settings = card_text.encode("utf-8", "backslashreplace"), config.to_json().encode()
 
     folder = Path(folder)
     names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
@@ -206,19 +218,23 @@ def model_card(
     datasets: tuple[str, ...] = (),
     body: str = "",
 ) -> str:
-    """The text of README.md: the Hub's front matter, how to use the model, its settings, `body`, its papers.
+    """The text of README.md: the Hub's front matter, how to use the model, its settings, its papers.
 
-    repo_id: how the usage lines call the model (default: `HERE`, as its name may load another one).
-    license: an identifier of the Hub, such as "apache-2.0"; None writes none. datasets: Hub identifiers.
-    body: Markdown, e.g. data and figures.
+    Args:
+        config: the settings.
+        repo_id: how the usage lines call the model; ``HERE`` where left out, as its name may mean another.
+        summary: a sentence below the title.
+        license: an identifier of the Hub, such as "apache-2.0"; None writes none.
+        datasets: identifiers of the Hub.
+        body: Markdown, e.g. data and figures.
     """
     encoder, decoder = config.encoder["name"], config.decoder["name"]
     tags = ["super-resolution", "image-super-resolution", "arbitrary-scale", "pytorch", encoder, decoder]
     front = ["library_name: clit_zoo", "pipeline_tag: image-to-image", "tags:", *(f"- {tag}" for tag in tags)]
     if license:
-        front.insert(0, f"license: {_yaml_word(license)}")
+        front.insert(0, f"license: {license}")
     if datasets:
-        front += ["datasets:", *(f"- {_yaml_word(name)}" for name in datasets)]
+        front += ["datasets:", *(f"- {name}" for name in datasets)]
     called = repo_id or HERE
     parts = [
         "---\n" + "\n".join(front) + "\n---",
@@ -241,36 +257,4 @@ def _settings_table(config: ModelConfig) -> str:
     rows = ["| part | setting | value |", "|---|---|---|"]
     for part, settings in (("encoder", config.encoder), ("decoder", config.decoder)):
         rows += [f"| {part} | {key} | {value} |" for key, value in settings.items()]
-    return "\n".join([*rows, f"| model | parameters | {config.parameters:,} |"])
-
-
-def _yaml_word(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", text):
-        raise ClitZooError(
-            f"{text!r} is no identifier of a licence or data set; letters, digits, '.', '_', '/', '-'."
-        )
-    return text
-
-
-def _encoded(text: str, what: str) -> bytes:
-    if not isinstance(text, str):
-        raise ClitZooError(f"{what} is of type {type(text).__name__}; pass text.")
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ClitZooError(
-            f"{what} cannot be written as UTF-8 (a lone surrogate at character {error.start}); take it out."
-        ) from error
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    # A hostile header may hold long names, and many.
-    shown = "; ".join(name[:120] for name in names[:4])
-    more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{len(names)} tensor{'s' * (len(names) > 1)} {what} ({shown}{more})."
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "scalar"
+    return "\n".join([*rows, f"| model | parameters | {parameters(config):,} |"])

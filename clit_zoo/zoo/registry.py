@@ -1,16 +1,15 @@
-"""Model name -> settings and where the weights are. One row per model; nothing here imports torch.
+"""Model name -> settings, size, and where the weights are. Nothing here imports torch.
 
-The rows say what exists *today*: a row without `repo_id` and without a folder under weights/ has no weights,
-and `status` says so. Publishing a model means filling in its `repo_id`, `revision` and `sha256`.
+The rows say what exists today: a row without ``repo_id`` and without a folder under weights/ has no weights,
+and ``status`` says so. To publish a model, fill in its ``repo_id``, ``revision`` and ``sha256``.
 """
-
-from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ModelNotFoundError
 from .config import ModelConfig
@@ -22,12 +21,18 @@ Status = Literal["embedded", "hub", "no weights yet"]
 class Entry:
     """One registered model.
 
-    repo_id, revision, sha256: the Hub repository, the commit (40 hex digits) and the SHA-256 of its
-    model.safetensors, pinned together; None where nothing has been published.
+    Attributes:
+        name: lower case.
+        config: its settings, of the same name.
+        parameters: how many it has.
+        summary: one line for ``clit-zoo list``.
+        repo_id, revision, sha256: the Hub repository, the commit (40 hex digits) and the SHA-256 of its
+            model.safetensors, pinned together; None where nothing has been published.
     """
 
     name: str
     config: ModelConfig
+    parameters: int
     summary: str
     repo_id: str | None = None
     revision: str | None = None
@@ -43,59 +48,80 @@ class Entry:
         """The folder with the weights that ship with the library, or None where there are none."""
         return embedded_folder(self.name)
 
-    @property
-    def embedded(self) -> bool:
-        return self.folder is not None
+
+# The papers' models: every encoder with every decoder, in the papers' sizes. All three encoders put out 64
+# channels, so a model has its encoder's parameters and its decoder's.
+_ENCODERS = {
+    "edsr": ("EDSR-baseline", 1_220_416),
+    "rdn": ("RDN", 21_973_952),
+    "swinir": ("SwinIR", 11_603_044),
+}
+_DECODERS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "lit": ("LIT", {"name": "clit", "stages": 1}, 5_328_651),
+    "clit": ("CLIT", {"name": "clit", "stages": 3}, 15_689_489),
+    "liif": ("LIIF", {"name": "liif"}, 346_883),
+}
 
 
-def _row(name: str, encoder: dict, decoder: dict, summary: str, **pinned: str) -> Entry:
-    return Entry(name, ModelConfig(name, encoder, {"name": "clit", **decoder}), summary, **pinned)
+def _rows() -> Iterator[Entry]:
+    def row(name: str, encoder: dict[str, Any], decoder: dict[str, Any], parameters: int, says: str) -> Entry:
+        return Entry(name, ModelConfig(name, encoder, decoder), parameters, says)
+
+    small = {"name": "edsr", "blocks": 12}
+    light = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": [128, 64, 64, 64]}
+    lit, clit = {**light, "stages": 1}, {**light, "stages": 3}
+    yield row("edsr-light-lit", small, lit, 1_163_847, "12-block EDSR with a 3×3 local implicit transformer")
+    yield row("edsr-light-clit", small, clit, 1_567_181, "edsr-light-lit as a cascade of three stages")
+    yield row("edsr-light-lit-photo", small, lit, 1_163_847, "edsr-light-lit for JPEGs, noise and blur")
+    for suffix, (decoder_title, decoder, decoder_size) in _DECODERS.items():
+        for encoder, (encoder_title, encoder_size) in _ENCODERS.items():
+            size = encoder_size + decoder_size
+            says = f"{encoder_title} with {decoder_title}, as in the paper"
+            yield row(f"{encoder}-{suffix}", {"name": encoder}, decoder, size, says)
 
 
-_ROWS = (
-    _row(
-        "edsr-light-lit",
-        {"name": "edsr", "blocks": 12},
-        {"dim": 64, "heads": 4, "radius": 1, "stages": 1, "hidden_dims": [128, 64, 64, 64]},
-        "light: 12-block EDSR with a 3×3 local implicit transformer; ships with the library",
-    ),
-    _row(
-        "edsr-light-clit",
-        {"name": "edsr", "blocks": 12},
-        {"dim": 64, "heads": 4, "radius": 1, "stages": 3, "hidden_dims": [128, 64, 64, 64]},
-        "light: edsr-light-lit as a cascade of three stages, for large factors; ships with the library",
-    ),
-    _row("edsr-lit", {"name": "edsr"}, {"stages": 1}, "EDSR-baseline with LIT, as in the paper"),
-    _row("edsr-clit", {"name": "edsr"}, {"stages": 3}, "EDSR-baseline with CLIT, as in the paper"),
-    _row("rdn-lit", {"name": "rdn"}, {"stages": 1}, "RDN with LIT, as in the paper"),
-    _row("rdn-clit", {"name": "rdn"}, {"stages": 3}, "RDN with CLIT, as in the paper"),
-    _row("swinir-lit", {"name": "swinir"}, {"stages": 1}, "SwinIR with LIT, as in the paper"),
-    _row("swinir-clit", {"name": "swinir"}, {"stages": 3}, "SwinIR with CLIT, as in the paper"),
-    _row(
-        "edsr-light-lit-photo",
-        {"name": "edsr", "blocks": 12},
-        {"dim": 64, "heads": 4, "radius": 1, "stages": 1, "hidden_dims": [128, 64, 64, 64]},
-        "light: edsr-light-lit trained on JPEGs, noise and blur, which it cleans; ships with the library",
-    ),
-)
-
-REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _ROWS}
+REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _rows()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The registered names that match a shell pattern such as "rdn-*" (letter case is ignored), in order."""
+    """The names of the registered models.
+
+    Args:
+        pattern: a shell pattern such as "rdn-*"; letter case is ignored.
+
+    Returns:
+        The names that match it, in the registry's order, weights or none (``clit-zoo list`` tells).
+    """
     return [name for name in REGISTRY if fnmatch.fnmatchcase(name, pattern.lower())]
 
 
+def find(name: str) -> Entry | None:
+    """The row of a registered model, whatever the letter case of ``name``; None if there is none."""
+    return REGISTRY.get(str(name).lower())
+
+
 def get(name: str) -> Entry:
-    """The row of a registered model. Raises ModelNotFoundError with the closest names and the list."""
-    if name in REGISTRY:
-        return REGISTRY[name]
+    """The row of a registered model, whatever the letter case of ``name``.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    if entry := find(name):
+        return entry
+    raise unknown(name)
+
+
+def unknown(name: str) -> ModelNotFoundError:
+    """The error for a name that is none, with close names, those that have weights first."""
     close = difflib.get_close_matches(str(name)[:100].lower(), REGISTRY, n=3, cutoff=0.5)
+    close.sort(key=lambda other: status(other) == "no weights yet")
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    raise ModelNotFoundError(
-        f"There is no model called {str(name)[:100]!r}.{hint} Registered: {', '.join(REGISTRY)}. A folder "
-        "with config.json and model.safetensors or a Hub repository ('organisation/name') will also do."
+    ready = with_weights()
+    rest = [other for other in REGISTRY if other not in ready]
+    return ModelNotFoundError(
+        f"There is no model called {str(name)[:100]!r}.{hint} With weights: {', '.join(ready) or 'none'}. To "
+        f"be trained: {', '.join(rest) or 'none'}. A folder with config.json and model.safetensors or a Hub "
+        "repository ('organisation/name') will also do."
     )
 
 
@@ -110,9 +136,14 @@ def name_of(config: ModelConfig) -> str | None:
 def status(name: str) -> Status:
     """Where the weights of a registered model are today."""
     entry = get(name)
-    if entry.embedded:
+    if entry.folder is not None:
         return "embedded"
     return "hub" if entry.repo_id else "no weights yet"
+
+
+def with_weights() -> list[str]:
+    """The registered models that can be used as they are."""
+    return [name for name in REGISTRY if status(name) != "no weights yet"]
 
 
 def embedded_folder(name: str) -> Path | None:

@@ -62,7 +62,7 @@ def _commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "clit_zoo", "kernels/torch-ext")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "kernels/torch-ext")
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -17,8 +17,10 @@ from typing import Any
 Row = Mapping[str, Any]
 
 COLORS = {
-    "reference": "#8c8c8c", "compiled reference": "#c4c4c4", "hoisted": "#1f77b4",
-    "compiled hoisted": "#9ecae1", "triton": "#d95f02", "compiled triton": "#fdbe85", "direct": "#7b3294",
+    "reference": "#8c8c8c", "compiled reference": "#c4c4c4", "torch": "#1f77b4",
+    "compiled torch": "#9ecae1", "triton": "#d95f02", "hoisted": "#1f77b4",
+    "direct": "#7b3294",
+    "auto": "#000000",
 }  # fmt: skip
 """Of the backends, in the order in which they are drawn."""
 
@@ -65,7 +67,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     backends = [row for row in rows if "queries_per_pixel" not in row]
     orders = [row for row in rows if "queries_per_pixel" in row]
-    groups = sorted({(row["model"], row["op"]) for row in orders})
+    groups = sorted({(row["shape"], row["op"]) for row in orders})
     tall = BAR * (len(backends) + len({row["case"] for row in backends})) + 1.2 if backends else 0
     low = 2.6 * -(-len(groups) // 2)
     figure = plt.figure(figsize=(11, tall + low + 0.6), layout="constrained")
@@ -135,17 +137,14 @@ def _patch(color: str, label: str) -> Any:
 
 def _orders(figure: Any, rows: Sequence[Row], groups: Sequence[tuple[str, str]]) -> None:
     grid = figure.subplots(-(-len(groups) // 2), 2, squeeze=False)
-    for axes, (model, op) in zip(grid.flat, groups, strict=False):
-        own = [row for row in rows if (row["model"], row["op"]) == (model, op)]
-        for order in ("direct", "hoisted"):
+    for axes, (shape, op) in zip(grid.flat, groups, strict=False):
+        own = [row for row in rows if (row["shape"], row["op"]) == (shape, op)]
+        for order in ("direct", "hoisted", "auto"):
             line = sorted((r["queries_per_pixel"], r["median_s"] * 1e3) for r in own if r["backend"] == order)
-            axes.plot(*zip(*line, strict=True), "o-", color=COLORS[order], label=f"{order} order")
-        chosen = [r for r in own if r.get("rule") == r["backend"]]
-        where = [(r["queries_per_pixel"], r["median_s"] * 1e3) for r in chosen]
-        if where:
-            ring = {"s": 130, "facecolors": "none", "edgecolors": "black"}
-            axes.scatter(*zip(*where, strict=True), **ring, label="the rule's choice")
-        axes.set_title(f"{op}, {model}", fontsize=8)
+            dots = {"marker": "o", "markersize": 11, "fillstyle": "none", "linestyle": "none"}
+            style = dots if order == "auto" else {"marker": "o"}
+            axes.plot(*zip(*line, strict=True), color=COLORS[order], label=order, **style)
+        axes.set_title(f"{op}, {shape}", fontsize=8)
         axes.set_xlabel("queries per feature pixel", fontsize=8)
         axes.set_ylabel("ms", fontsize=8)
         axes.set_ylim(bottom=0)

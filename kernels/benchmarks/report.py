@@ -9,6 +9,7 @@ import torch
 from environment import describe
 from measure import Row
 
+WIDE = 56
 COLUMNS = (("backend", 19), ("median", 9), ("20 - 80 %", 20), ("runs", 5), ("speed-up", 9), ("error", 7))
 GPU_COLUMNS = (("TFLOP/s", 9), ("of peak", 8), ("memory", 9))
 
@@ -31,17 +32,16 @@ class Report:
         results.parent.mkdir(parents=True, exist_ok=True)
         print(", ".join(f"{key} {value}" for key, value in self._here().items()))
         columns = COLUMNS + (GPU_COLUMNS if device.type == "cuda" else ())
-        print(f"{'case':<46}" + "".join(f"{name:>{width}}" for name, width in columns), flush=True)
+        print(f"{'case':<{WIDE}}" + "".join(f"{name:>{width}}" for name, width in columns), flush=True)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Print and keep rows: each has a ``case``, and a ``text`` where it is not a timing."""
+        """Print and keep rows."""
         here = self._here()
         with open(self.results, "a", encoding="utf-8") as file:
             for row in rows:
-                kept = {key: value for key, value in row.items() if key != "text"}
-                file.write(json.dumps(kept | here) + "\n")
+                file.write(json.dumps(row | here) + "\n")
         for row in rows:
-            print(f"{row['case']:<46}{row.get('text') or table_row(row)}", flush=True)
+            print(f"{row['case']:<{WIDE}}{table_row(row)}", flush=True)
             self.failed += bool(row.get("failed"))
             self.broken += [f"{row['case']}: {w}" for w, kept in row.get("promises", {}).items() if not kept]
 

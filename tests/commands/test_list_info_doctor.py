@@ -1,30 +1,35 @@
 """`clit-zoo list`, `info` and `doctor`: what they tell, as text and as JSON."""
 
+import functools
 import json
 
 import pytest
+import torch
 from safetensors.numpy import save_file
 
-from clit_kernels import self_check
-from clit_kernels.self_check import Verdict
 from clit_zoo.commands import doctor
 from clit_zoo.zoo import registry
+from clit_zoo.zoo.config import ModelConfig
 
 
 def test_list(run):
     rows = json.loads(run("list", "--json").out)
     assert [row["name"] for row in rows] == list(registry.REGISTRY)
     clit = next(row for row in rows if row["name"] == "rdn-clit")
-    assert (clit["encoder"], clit["decoder"], clit["stages"]) == ("rdn", "clit", 3)
-    assert clit["parameters"] == registry.get("rdn-clit").config.parameters
-    text = run("list").out.splitlines()
-    assert len(text) == len(rows) + 1
-    for line, row in zip(text[1:], rows):
-        assert line.startswith(row["name"]) and row["weights"] in line and row["summary"] in line
+    assert (clit["encoder"], clit["decoder"], clit["parameters"]) == ("rdn", "clit", 37663441)
+    text = run("list").out
+    for row in rows:
+        line = next(line for line in text.splitlines() if line.startswith(f"  {row['name']} "))
+        assert row["weights"] in line and row["summary"] in line
+    # one group for each decoder, its paper above it
+    clit, liif = text.split("\n\n")
+    assert clit.startswith("clit: Chen et al.") and "rdn-lit" in clit and "edsr-liif" not in clit
+    assert liif.startswith("liif: Chen et al.") and liif.count("\n") == 4
 
 
 def test_list_pattern(run):
-    assert [row["name"] for row in json.loads(run("list", "RDN-*", "--json").out)] == ["rdn-lit", "rdn-clit"]
+    rows = json.loads(run("list", "RDN-*", "--json").out)
+    assert [row["name"] for row in rows] == ["rdn-lit", "rdn-clit", "rdn-liif"]
     result = run("list", "nothing*")
     assert result.code == 0 and result.out == "" and "rdn-clit" in result.err
 
@@ -36,8 +41,9 @@ def test_info_of_a_registered_model_without_weights(run, monkeypatch):
         facts["parameters"] == 37663441 and facts["status"] == "no weights yet" and facts["weights"] is None
     )
     assert facts["config"]["decoder"]["stages"] == 3
-    text = run("info", "rdn-clit").out
+    text = run("info", "RDN-CLIT").out
     assert "37,663,441" in text and "growth 64" in text and "clit-zoo convert" in text
+    assert "cell_decode yes" in run("info", "edsr-liif").out
 
 
 def test_info_of_a_file_that_has_a_models_name(run, tmp_path, monkeypatch):
@@ -66,9 +72,7 @@ def test_info_of_nothing(run):
 @pytest.fixture
 def embedded(monkeypatch, tiny_model):
     """The tiny model is all that ships."""
-    from clit_zoo.zoo.config import ModelConfig
-
-    entry = registry.Entry("tiny-lit", ModelConfig.from_json(tiny_model / "config.json"), "tiny")
+    entry = registry.Entry("tiny-lit", ModelConfig.from_json(tiny_model / "config.json"), 1, "tiny")
     monkeypatch.setattr(registry, "REGISTRY", {"tiny-lit": entry})
     monkeypatch.setattr(registry, "embedded_folder", lambda name: tiny_model)
     return tiny_model
@@ -80,36 +84,46 @@ def test_doctor(run, embedded):
     assert result.code == 0, report["problems"]
     assert report["problems"] == []
     assert report["versions"]["torch"] and report["devices"]["cpu"]
-    assert report["backends"]["cpu"]["hoisted"].startswith("float32 right, off by ")
-    assert report["backends"]["cpu"]["auto"] == "takes hoisted"
-    assert len(report["backends"]["cpu"]["triton"].split()) > 3  # a sentence
+    found = report["decoders"]["cpu"]
+    for decoder in ("clit", "liif"):
+        assert found[f"{decoder} torch"].startswith("float32 right, off by ")
+        assert found[f"{decoder} auto"] == "takes torch"
+        assert len(found[f"{decoder} triton"].split()) > 3  # a sentence
     assert report["threads"]["used by torch"] >= 1 and report["cache"]["folder"]
     assert report["embedded_weights"]["tiny-lit"].startswith("readable")
     text = run("doctor").out
-    assert "cpu hoisted" in text and "No problems found." in text
+    assert "cpu clit torch" in text and "No problems found." in text
 
 
-def broken(*args, **options):
-    raise RuntimeError("no C compiler\nfound")
+def fails(results, decoder, backend, device, rounded, dtype):
+    if dtype == torch.float32:
+        raise RuntimeError("no C compiler\nfound")
+    return results(decoder, backend, device, rounded, dtype)
 
 
-def wrong(*args, **options):
-    return Verdict(2e-3, 0.5, 1e-5, 1e-5)
+def is_wrong(results, decoder, backend, device, rounded, dtype):
+    off = 1 if dtype == torch.float64 else 1 + 1e-4
+    return tuple(numbers * off for numbers in results(decoder, backend, device, rounded, dtype))
 
 
 @pytest.mark.parametrize(
-    ("check", "shown", "words"),
+    ("change", "shown", "words"),
     [
-        (broken, "float32 FAILS", "fails on cpu in float32 (RuntimeError: no C compiler found)"),
-        (wrong, "float32 WRONG", "wrong on cpu in float32, off by 2e-03 of the range (allowed 1e-05)"),
+        (fails, "float32 FAILS", "fails on cpu in float32 (RuntimeError: no C compiler found)"),
+        (
+            is_wrong,
+            "float32 WRONG",
+            "is wrong on cpu in float32, off by 1e-04 of the range, gradients by",
+        ),
     ],
 )
-def test_doctor_finds_backends_that_fail(run, embedded, monkeypatch, check, shown, words):
-    monkeypatch.setattr(self_check, "check_backend", check)
+def test_doctor_finds_backends_that_fail(run, embedded, monkeypatch, change, shown, words):
+    monkeypatch.setattr(doctor, "results", functools.partial(change, doctor.results))
     result = run("doctor")
     assert result.code == 1 and shown in result.out
-    assert f"backend hoisted {'is ' * (check is wrong)}{words}" in result.out
-    assert "take --backend hoisted" in result.out
+    for decoder in ("clit", "liif"):
+        assert f"{decoder}: backend torch {words}" in result.out
+    assert "take --backend torch" in result.out
 
 
 def test_doctor_finds_broken_weights_and_missing_packages(run, embedded, monkeypatch):

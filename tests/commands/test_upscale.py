@@ -96,9 +96,9 @@ def test_a_warning_is_a_line_without_the_code_it_came_from(run, save, model, mon
 
 def test_options_reach_the_model(run, model, save):
     save("photo.png")
-    options = ("--device", "cpu", "--bf16", "--backend", "hoisted")
+    options = ("--device", "cpu", "--bf16", "--backend", "torch")
     assert run("upscale", "photo.png", "-m", "rdn-clit", *options).code == 0
-    assert model.loaded == [("rdn-clit", {"device": "cpu", "dtype": "bfloat16", "backend": "hoisted"})]
+    assert model.loaded == [("rdn-clit", {"device": "cpu", "dtype": "bfloat16", "backend": "torch"})]
     assert os.path.exists("photo_x4_rdn-clit.png")
     save("other.png")
     assert run("upscale", "other.png", "-m", "some-org/Net+1", "--suffix", "_big").code == 0

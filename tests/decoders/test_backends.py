@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from step_cases import KINDS, image, predict, small_model
 
 import clit_zoo
-from clit_kernels import BACKENDS, Grid, Points, Raster, StageWeights, decode_stage
-from clit_zoo import geometry
+from clit_kernels import BACKENDS, Grid, Points, Raster, StageCall, StageWeights, decode_stage
 from clit_zoo.decoders import clit
 from clit_zoo.decoders import compiled as ops
 from clit_zoo.errors import ConfigError
+from clit_zoo.geometry import Coords, Pixels
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def asked(monkeypatch):
     """The backends that calls of the op ask for."""
     seen: list[str] = []
 
-    def spied(*args, backend, **options):
+    def spied(call, *, backend):
         seen.append(backend)
-        return decode_stage(*args, backend="hoisted", **options)
+        return decode_stage(call, backend="torch")
 
     monkeypatch.setattr(ops, "decode_stage_eager", spied)
     return seen
@@ -52,10 +52,11 @@ def test_attention_maps_ask_too(monkeypatch):
     seen: list[str] = []
     attend = clit.local_attention
     monkeypatch.setattr(
-        clit, "local_attention", lambda *a, backend, **b: seen.append(backend) or attend(*a, **b)
+        clit, "local_attention", lambda call, *, backend: seen.append(backend) or attend(call)
     )
-    feature = torch.rand(1, 8, 4, 5)
-    small_model("auto").decoder.attention(feature, torch.zeros(1, 1, 2), [(4, 5)], backend="reference")
+    model = small_model("reference")
+    where = Coords(torch.zeros(1, 1, 2), torch.full((1, 2), 0.5))
+    model.decoder.attention(model.encode(torch.rand(1, 3, 4, 5)).prepared, where)
     assert seen == ["reference"]
 
 
@@ -68,12 +69,11 @@ def test_triton_on_a_cpu_says_why_not(kind):
 
 
 def test_unknown_backends():
-    with pytest.raises(ConfigError, match="backend 'cuda' is unknown; take one of auto, triton, hoisted"):
+    with pytest.raises(ConfigError, match="backend 'cuda' is unknown; take one of auto, triton, torch"):
         clit_zoo.create_model("edsr-light-lit", backend="cuda")
     model = small_model("auto")
-    model.backend = "fast"
-    with pytest.raises(ValueError, match="backend 'fast' is unknown; take one of auto, triton"):
-        model(image(), (8, 10))
+    with pytest.raises(ConfigError, match="backend 'fast' is unknown; take one of auto, triton"):
+        model.backend = "fast"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,9 +82,9 @@ def test_only_the_last_stage_adds_the_image(kind, monkeypatch):
     """With the MLPs' last layers silenced, nothing else is left: for every call of the model."""
     bases = []
     monkeypatch.setattr(
-        clit, "decode_stage", lambda *a, base, **b: bases.append(base) or decode_stage(*a, base=base, **b)
+        clit, "decode_stage", lambda call, **how: bases.append(call.base) or decode_stage(call, **how)
     )
-    model = small_model("hoisted")
+    model = small_model("torch")
     for mlp in model.decoder.imnets:
         mlp.layers[-1].weight.zero_()
         mlp.layers[-1].bias.zero_()
@@ -92,8 +92,8 @@ def test_only_the_last_stage_adds_the_image(kind, monkeypatch):
     out = predict(kind)(model, picture)
     assert [base is None for base in bases] == [True, False]
     if kind == "grid":
-        expected = F.interpolate(picture, out.shape[2:], mode="bilinear", align_corners=False)
-        torch.testing.assert_close(out, expected)
+        expected = F.interpolate(picture, (18, 23), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(out.transpose(1, 2).unflatten(2, (18, 23)), expected)
     else:
         torch.testing.assert_close(out, bases[1].reshape(out.shape) * 0.5 + 0.5)
         assert out.std() > 0.05
@@ -109,24 +109,25 @@ def stage_inputs(queries, dtype):
     stage = StageWeights(
         draw(2, 64), draw(2), [draw(6, 9 * 8 + 2) / 9, draw(3, 6)], [draw(6), draw(3)], heads=2, radius=1
     )
-    return (*maps, queries, stage, torch.rand(2, 2, generator=generator)), draw(2, queries.count, 3)
+    cell = torch.rand(2, 2, generator=generator)
+    return StageCall(*maps, queries, stage, cell, draw(2, queries.count, 3))
 
 
-@pytest.mark.parametrize("backend", ["hoisted", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", [Grid, Points, Raster])
 def test_the_base_is_added_in_the_wider_dtype(kind, dtype, backend):
     generator = torch.Generator().manual_seed(5)
     if kind is Grid:
-        queries = geometry.grid((4, 3), (9, 7), torch.device("cpu"))
+        queries = Pixels.whole((9, 7)).on((4, 3))
     elif kind is Points:
         index = torch.randint(0, 3, (2, 6, 2), generator=generator)
         queries = Points(index, torch.rand(2, 6, 2, generator=generator) - 0.5)
     else:
         queries = Raster(torch.rand(2, 1, 4, 3, 2, generator=generator) - 0.5)
-    args, previous = stage_inputs(queries, dtype)
-    bare = decode_stage(*args, previous=previous, backend=backend)
+    call = stage_inputs(queries, dtype)
+    bare = decode_stage(call, backend=backend)
     base = torch.randn(bare.shape, generator=generator)  # float32, as the image is under autocast
-    full = decode_stage(*args, previous=previous, base=base, backend=backend)
+    full = decode_stage(call._replace(base=base), backend=backend)
     assert bare.dtype == dtype and full.dtype == torch.promote_types(dtype, torch.float32)
     assert torch.equal(full, bare + base)

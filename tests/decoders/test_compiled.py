@@ -7,9 +7,12 @@ from torch.utils.checkpoint import checkpoint
 
 import clit_zoo
 from clit_kernels import Points, Queries, Raster
+from clit_kernels.queries import tensors as query_tensors
 from clit_zoo import geometry
 from clit_zoo.decoders import compiled as ops
+from clit_zoo.geometry import Pixels
 
+SCALES = (50 / 11, 61 / 9)
 SMALL = {
     "encoder": {"blocks": 1, "channels": 8},
     "decoder": {"dim": 16, "heads": 2, "stages": 2, "hidden_dims": [12, 8]},
@@ -41,10 +44,10 @@ def test_the_whole_model_compiles_to_one_graph(model, backend):
 
 def test_gradients_of_the_compiled_query_are_those_of_the_eager_one(model):
     image, cell = torch.rand(1, 3, 11, 9), torch.tensor([[2 / 50, 2 / 61]])
-    coords, sizes = torch.rand(1, 7, 2) * 2 - 1, geometry.plan(11, 9, (50, 61), 2)
+    coords, maps = torch.rand(1, 7, 2) * 2 - 1, geometry.plan(11, 9, SCALES, 2)
     compiled = torch.compile(model.query, fullgraph=True, backend="aot_eager")
     found, wanted = (
-        torch.autograd.grad(query(image, coords, cell, sizes=sizes).square().sum(), list(model.parameters()))
+        torch.autograd.grad(query(image, coords, cell, maps=maps).square().sum(), list(model.parameters()))
         for query in (compiled, model.query)
     )
     for a, b in zip(found, wanted, strict=True):
@@ -60,12 +63,12 @@ def test_the_model_exports(model):
 
 
 class Query(torch.nn.Module):
-    def __init__(self, model, sizes):
+    def __init__(self, model, maps):
         super().__init__()
-        self.model, self.sizes = model, sizes
+        self.model, self.maps = model, maps
 
     def forward(self, image, coords, cell):
-        return self.model.query(image, coords, cell, sizes=self.sizes)
+        return self.model.query(image, coords, cell, maps=self.maps)
 
 
 def positions(batch: int, count: int):
@@ -94,12 +97,12 @@ def test_a_graph_serves_pictures_of_other_sizes(model, graphs):
 @pytest.mark.slow
 @torch.no_grad()
 def test_one_graph_serves_any_number_of_positions(model, graphs):
-    sizes = geometry.plan(11, 9, (50, 61), 2)
+    maps = geometry.plan(11, 9, SCALES, 2)
     compiled = torch.compile(model.query, fullgraph=True, backend="aot_eager", dynamic=True)
     # none of them 2, 3, 9 or 11: torch takes equal sizes of a first call for one
     for batch, count in ((4, 7), (5, 10), (6, 12)):
         arguments = positions(batch, count)
-        torch.testing.assert_close(compiled(*arguments, sizes=sizes), model.query(*arguments, sizes=sizes))
+        torch.testing.assert_close(compiled(*arguments, maps=maps), model.query(*arguments, maps=maps))
     assert graphs() == 1
 
 
@@ -112,7 +115,7 @@ def test_exports_for_any_batch_and_number_of_positions(model):
     image = torch.rand(5, 3, 7, 5)
     torch.testing.assert_close(program.module()(image), model(image, (18, 13)))
 
-    query = Query(model, geometry.plan(11, 9, (50, 61), 2))
+    query = Query(model, geometry.plan(11, 9, SCALES, 2))
     shapes = ({0: batch}, {0: batch, 1: count}, {0: batch})
     program = torch.export.export(query, positions(2, 7), dynamic_shapes=shapes)
     arguments = positions(5, 13)
@@ -137,8 +140,8 @@ def test_a_compiled_step_under_autocast(kind):
     call = predict(kind)
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     truth, true_grads = step(small_model("reference"), call, wide=True)
-    eager, eager_grads = step(small_model("hoisted"), call, autocast=torch.bfloat16)
-    out, grads = step(small_model("hoisted"), compiled, autocast=torch.bfloat16)
+    eager, eager_grads = step(small_model("torch"), call, autocast=torch.bfloat16)
+    out, grads = step(small_model("torch"), compiled, autocast=torch.bfloat16)
     assert out.dtype == eager.dtype == torch.float32
     assert_as_good(out, eager, truth)
     assert_as_good(*(share(g, true_grads) for g in (grads, eager_grads, true_grads)))
@@ -149,14 +152,14 @@ def test_a_compiled_step_with_a_checkpoint():
     compiled = torch.compile(
         lambda model, x: checkpoint(call, model, x, use_reentrant=False), fullgraph=True, backend="aot_eager"
     )
-    (out, grads), (other_out, other_grads) = (step(small_model("hoisted"), run) for run in (call, compiled))
+    (out, grads), (other_out, other_grads) = (step(small_model("torch"), run) for run in (call, compiled))
     torch.testing.assert_close(other_out, out)
     torch.testing.assert_close(other_grads, grads)
 
 
 def queries(kind: str) -> Queries:
     if kind == "Grid":
-        return geometry.grid((4, 3), (9, 7), torch.device("cpu"))
+        return Pixels.whole((9, 7)).on((4, 3))
     if kind == "Points":
         return Points(torch.randint(-1, 5, (2, 6, 2)), torch.rand(2, 6, 2) - 0.5)
     return Raster(torch.rand(2, 1, 4, 3, 2) - 0.5)
@@ -173,7 +176,7 @@ def test_opcheck(kind):
     where = queries(kind)
     previous, base = (torch.randn(2, where.count, 3, requires_grad=True) for _ in range(2))
     cell = torch.rand(2, 2)
-    arguments = (tensors, kind, list(where), cell, previous, base, heads, 1, 0.75, "hoisted")
+    arguments = (tensors, kind, query_tensors(where), cell, previous, base, heads, 1, 0.75, "torch")
     torch.library.opcheck(ops._decode_stage, arguments)
 
 

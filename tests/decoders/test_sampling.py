@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from clit_zoo import geometry
 from clit_zoo.decoders.bands import BandedMap
 from clit_zoo.decoders.sampling import resample_grid, sample_border
+from clit_zoo.geometry import Pixels
 
 SIZES = [((1, 1), (4, 3)), ((5, 3), (5, 3)), ((5, 3), (12, 8)), ((2, 7), (9, 8))]
 
@@ -25,7 +26,7 @@ def centres(size):
 @pytest.mark.parametrize("size, target", SIZES)
 def test_grids(size, target, padding):
     x = torch.randn(2, 3, *size, dtype=torch.float64)
-    got = resample_grid(x, geometry.grid(size, target, x.device), padding)
+    got = resample_grid(x, Pixels.whole(target).on(size), padding)
     expected = sampled(x, centres(target), padding).unflatten(2, target)
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
 
@@ -44,5 +45,7 @@ def test_a_later_stage_works_on_the_map_resampled_with_zero_padding(size, target
     weight = torch.zeros(9, 3, 3, 3)
     weight[:, :, 1, 1] = torch.eye(3).repeat(3, 1)
     expected = sampled(base.double(), centres(target), "zeros").unflatten(2, target)
-    for part in BandedMap(base, target, 1, weight, torch.zeros(9)).rows(0, target[0] - 1)[1]:
+    for part in BandedMap(base, target, (0, target[1] - 1), 1, weight, torch.zeros(9)).rows(0, target[0] - 1)[
+        1
+    ]:
         torch.testing.assert_close(part.double(), expected, atol=1e-5, rtol=0)

@@ -1,14 +1,17 @@
 """Going on from finished scores, and what tells one model's scores from another's."""
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_cases import originals, picture
+import torch
+from evaluation_cases import originals, picture, tiny_model
 from PIL import Image
 
 from clit_zoo.errors import ClitZooError
-from clit_zoo.evaluation import PROTOCOLS, Runner, evaluate, model_runner
+from clit_zoo.evaluation import PROTOCOLS, Method, evaluate, model_method
 from clit_zoo.evaluation.resize import imresize
 
 BENCHMARK = PROTOCOLS["benchmark"]
@@ -35,19 +38,19 @@ class Counting:
 def test_a_cut_off_evaluation_goes_on(folder, tmp_path):
     file = tmp_path / "scores.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(Runner("m", "1", Counting(stop_at=4)), folder, [2, 3], resume_file=file)
+        evaluate(Method("m", Counting(stop_at=4), "1"), folder, [2, 3], resume_file=file)
     assert len(file.read_text().splitlines()) == 3
     with file.open("a") as out:
-        out.write('{"model": "1", "ima')  # a line cut short by a kill
+        out.write('{"question": "1", "fig')  # a line cut short by a kill
     rest = Counting()
-    resumed = evaluate(Runner("m", "1", rest), folder, [2, 3], resume_file=file)
+    resumed = evaluate(Method("m", rest, "1"), folder, [2, 3], resume_file=file)
     assert rest.calls == 3
     fresh = evaluate("bicubic", folder, [2, 3])
     assert [(s.image, s.scale, s.psnr, s.ssim) for s in resumed.scores] == [
         (s.image, s.scale, s.psnr, s.ssim) for s in fresh.scores
     ]
     again = Counting()
-    evaluate(Runner("m", "1", again), folder, [2, 3], resume_file=file)
+    evaluate(Method("m", again, "1"), folder, [2, 3], resume_file=file)
     assert again.calls == 0
 
 
@@ -58,14 +61,14 @@ def test_a_finished_score_is_used_only_for_the_same_question(folder, tmp_path):
     for stem, size in (("a", (20, 22)), ("b", (20, 23)), ("c", (20, 22))):
         Image.fromarray(picture(9, *size)).save(given / f"{stem}x2.png")
 
-    def calls(fingerprint="1", scale=2, protocol="benchmark", **options):
+    def calls(identity="1", scale=2, protocol="benchmark", **options):
         run = Counting()
-        evaluate(Runner("m", fingerprint, run), folder, [scale], protocol, resume_file=file, **options)
+        evaluate(Method("m", run, identity), folder, [scale], protocol, resume_file=file, **options)
         return run.calls
 
     assert calls() == 3
     assert calls() == 0
-    assert calls(fingerprint="2") == 3
+    assert calls(identity="2") == 3
     assert calls(scale=2.5) == 3
     assert calls(protocol="div2k") == 3
     assert calls(protocol=replace(BENCHMARK, quantise=False)) == 3
@@ -78,81 +81,74 @@ def test_a_finished_score_is_used_only_for_the_same_question(folder, tmp_path):
     assert calls(dataset="another name") == 0
 
 
-def test_a_resume_file_that_is_none_is_not_overwritten(folder, tmp_path):
+def test_a_file_that_holds_something_else_is_not_touched(folder, tmp_path):
     file = tmp_path / "letter.txt"
     file.write_text("Dear all\n")
     with pytest.raises(ClitZooError, match="no scores"):
         evaluate("bicubic", folder, [2], resume_file=file)
     assert file.read_text() == "Dear all\n"
-    with pytest.raises(ClitZooError, match="fingerprint"):
+    with pytest.raises(ClitZooError, match="identity"):
         evaluate(Counting(), folder, [2], resume_file=tmp_path / "new")
-    with pytest.raises(ClitZooError, match="cannot be used"):
+    with pytest.raises(FileNotFoundError, match="folder"):
         evaluate("bicubic", folder, [2], resume_file=tmp_path / "no" / "folder")
-    with pytest.raises(ClitZooError, match="not a regular file"):
-        evaluate("bicubic", folder, [2], resume_file="/dev/null")
 
 
-def nearest():
-    """A module with the one method that is asked for: the nearest pixel times a weight."""
-    torch = pytest.importorskip("torch")
+def test_a_full_disk_is_named_and_what_was_kept_goes_on(folder, tmp_path, monkeypatch):
+    file, synced = tmp_path / "scores.jsonl", []
 
-    class Nearest(torch.nn.Module):
-        backend = "auto"
+    def sync(_):
+        synced.append(1)
+        if len(synced) == 4:  # the file's opening, two scores, and the third
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        def __init__(self):
-            super().__init__()
-            self.gain = torch.nn.Parameter(torch.ones(()))
-
-        def enlarge(self, image, size):
-            assert image.dtype == torch.float32
-            assert image.shape[:2] == (1, 3)
-            assert 0 <= image.min() <= image.max() <= 1
-            return (torch.nn.functional.interpolate(image, size) * self.gain).clamp(0, 1)
-
-    return Nearest()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"No space left.*scores\.jsonl"):
+        patch.setattr("clit_zoo.evaluation.resume.os.fsync", sync)
+        evaluate("bicubic", folder, [2], resume_file=file)
+    file.write_text(file.read_text()[:-9])  # what a full disk leaves
+    rest = Counting()
+    assert len(evaluate(Method("m", rest, "bicubic"), folder, [2], resume_file=file).scores) == 3
+    assert rest.calls == 1
 
 
-def test_model_runner(folder):
-    model = nearest()
-    runner = model_runner(model)
-    assert runner.name == "Nearest"
+def test_a_model_as_a_method(folder):
+    model = tiny_model()
+    method = model_method(model)
+    assert (method.name, model_method(model, "mine").name) == ("tiny-lit", "mine")
+    assert model_method(tiny_model().bfloat16()).name == "tiny-lit in bfloat16"
     low = picture(0, 7, 5)
-    output = runner(low, (14, 10))
-    assert np.array_equal(np.rint(output * 255), low.repeat(2, 0).repeat(2, 1))
+    image = torch.from_numpy(low).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        expected = model(image, (14, 10))[0].permute(1, 2, 0).clamp(0, 1)
+    output = method(low, (14, 10))
+    assert output.dtype == np.float32 and np.abs(output - expected.numpy()).max() < 1e-6
     assert evaluate(model, folder, [2], limit=1).psnr("Set5", 2) > 10
 
 
-def test_a_fingerprint_tells_models_apart():
-    first, same, other, slower = nearest(), nearest(), nearest(), nearest()
-    slower.backend = "reference"
-    other.gain.data += 1e-6
-    models = (first, same, other, slower, nearest().bfloat16(), nearest().half())
-    fingerprints = [model_runner(model).fingerprint for model in models]
-    assert fingerprints[0] == fingerprints[1] and len(set(fingerprints)) == 5
+def test_keys_tell_models_apart():
+    other = tiny_model()
+    next(other.parameters()).data[0] += 1e-6
+    models = (tiny_model(), tiny_model(), other, tiny_model(backend="reference"), tiny_model().bfloat16())
+    keys = [model_method(model).key for model in (*models, tiny_model().half())]
+    assert keys[0] == keys[1] and len(set(keys)) == 5
 
 
 def test_scores_of_another_precision_are_not_taken_over(folder, tmp_path):
     file = tmp_path / "scores.jsonl"
-    for lines, model in (
-        (3, nearest()),
-        (6, nearest().bfloat16()),
-        (6, nearest()),
-        (6, nearest().bfloat16()),
-    ):
-        evaluate(model, folder, [2], resume_file=file, progress=False)
+    for lines, dtype in ((3, torch.float32), (6, torch.bfloat16), (6, torch.float32), (6, torch.bfloat16)):
+        evaluate(tiny_model().to(dtype), folder, [2], resume_file=file, progress=False)
         assert len(file.read_text().splitlines()) == lines
 
 
 def test_weights_are_hashed_only_to_resume_and_then_once(folder, tmp_path, monkeypatch):
     asked = []
 
-    def fingerprint(model):
+    def model_key(model):
         asked.append(model)
         return "1"
 
-    monkeypatch.setattr("clit_zoo.evaluation.runners.model_fingerprint", fingerprint)
-    runner = model_runner(nearest())
-    evaluate(runner, folder, [2, 3], progress=False)
+    monkeypatch.setattr("clit_zoo.evaluation.methods.model_key", model_key)
+    method = model_method(tiny_model())
+    evaluate(method, folder, [2, 3], progress=False)
     assert asked == []
-    evaluate(runner, folder, [2, 3], resume_file=tmp_path / "scores.jsonl", progress=False)
-    assert len(asked) == 1 and runner.fingerprint == "1"
+    evaluate(method, folder, [2, 3], resume_file=tmp_path / "scores.jsonl", progress=False)
+    assert len(asked) == 1 and method.key == "1"

@@ -11,7 +11,7 @@ from PIL import Image
 from clit_zoo.errors import ImageError, ScaleError
 from clit_zoo.evaluation.resize import imresize, pil_bicubic
 
-SET5 = Path(__file__).parents[2] / "shared" / "data" / "eval" / "Set5"
+SET5 = Path(__file__).parents[3] / "shared" / "data" / "eval" / "Set5"
 
 
 def exact_row(row: list[int], n_out: int, scale: Fraction) -> list[int]:

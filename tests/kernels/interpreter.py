@@ -1,9 +1,20 @@
-"""Whether Triton's interpreter is here, and works with the NumPy that is here."""
+"""Whether Triton's interpreter is here, works with the NumPy that is here, and is at work."""
 
 import importlib.metadata
+import os
 
 import numpy as np
 import pytest
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+KERNELS_RUN = INTERPRETED or torch.cuda.is_available()
+
+BACKENDS = [*([] if INTERPRETED else ["auto", "torch", "reference"]), *(["triton"] if KERNELS_RUN else [])]
+"""What tests that say the same of every backend go through: a process that interprets has "triton" only."""
+
+DEVICE = torch.device("cuda" if KERNELS_RUN and not INTERPRETED else "cpu")
 
 
 def why_not() -> str | None:

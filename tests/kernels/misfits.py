@@ -7,10 +7,12 @@ import torch
 from op_cases import QUERIES, cells, previous_residual, random_map, stage_weights
 
 from clit_kernels import (
+    AttentionCall,
+    DecodeCall,
     Grid,
     Points,
-    Queries,
     Raster,
+    StageCall,
     StageWeights,
     coordinate_decode,
     decode_stage,
@@ -27,25 +29,27 @@ def arguments(kind: str) -> dict[str, Any]:
     )  # fmt: skip
     stage = stage_weights(8, 2, 1)
     maps = {name: random_map(8, size, seed) for seed, name in enumerate("qkv")}
-    weights = torch.full((2, queries.count, 2, 9), 1 / 9)
+    attention = torch.full((2, queries.count, 2, 9), 1 / 9)
     added = dict.fromkeys(("previous", "base"), previous_residual(queries))
     return {
-        **maps, **stage._asdict(), **added, "queries": queries, "cell": cells(queries), "weights": weights,
+        **maps, **stage._asdict(), **added, "queries": queries, "cell": cells(queries),
+        "attention": attention, "gain": 0.75,
     }  # fmt: skip
 
 
-def call(op: str, a: dict[str, Any], backend: str) -> torch.Tensor:
+def call(op: str, a: dict[str, Any], backend: str, **how: Any) -> torch.Tensor:
     """One of the ops with these arguments."""
-    queries: Queries = a["queries"]
-    proj, window = (a["proj_weight"], a["proj_bias"]), {"heads": a["heads"], "radius": a["radius"]}
-    mlp = (a["mlp_weights"], a["mlp_biases"])
-    added = {"previous": a["previous"], "base": a["base"], "backend": backend}
     if op == "local_attention":
-        return local_attention(a["q"], a["k"], queries, *proj, **window, backend=backend)
+        return local_attention(_taken(AttentionCall, a), backend=backend, **how)
     if op == "coordinate_decode":
-        return coordinate_decode(a["weights"], a["v"], queries, *mlp, a["cell"], **added)
-    stage = StageWeights(*proj, *mlp, **window)
-    return decode_stage(a["q"], a["k"], a["v"], queries, stage, a["cell"], **added)
+        return coordinate_decode(_taken(DecodeCall, a), backend=backend, **how)
+    stage = _taken(StageCall, a | {"weights": _taken(StageWeights, a)})
+    return decode_stage(stage, backend=backend, **how)
+
+
+def _taken(kind: Any, a: dict[str, Any]) -> Any:
+    """Such a call, made of the arguments that it takes."""
+    return kind(**{name: a[name] for name in kind._fields})
 
 
 def ones(*size: int) -> torch.Tensor:
@@ -64,7 +68,7 @@ MISFITS: dict[str, tuple[set[str], str, Change, str]] = {
     ),
     "no heads": (BOTH, "points", lambda a: {"heads": 0}, "q has 8 channels and must"),
     "heads of the weights": (
-        DECODER, "points", lambda a: {"weights": ones(2, 40, 3, 9)},
+        DECODER, "points", lambda a: {"attention": ones(2, 40, 3, 9)},
         "v has 8 channels and must have a multiple of its 3 heads",
     ),
     "channels of k": (
@@ -129,16 +133,16 @@ MISFITS: dict[str, tuple[set[str], str, Change, str]] = {
         "the grid's row has the shape (1, 12) and must have (1,)",
     ),
     "number of weights": (
-        DECODER, "points", lambda a: {"weights": ones(2, 39, 2, 9)},
-        "weights has the shape (2, 39, 2, 9) and must have (2, 40, 2, 9) for these queries",
+        DECODER, "points", lambda a: {"attention": ones(2, 39, 2, 9)},
+        "attention has the shape (2, 39, 2, 9) and must have (2, 40, 2, 9) for these queries",
     ),
     "axes of the weights": (
-        DECODER, "points", lambda a: {"weights": ones(2, 40, 18)},
-        "weights has the shape (2, 40, 18) and must have four axes, (B, Q, H, K*K)",
+        DECODER, "points", lambda a: {"attention": ones(2, 40, 18)},
+        "attention has the shape (2, 40, 18) and must have four axes, (B, Q, H, K*K)",
     ),
     "taps": (
-        DECODER, "points", lambda a: {"weights": ones(2, 40, 2, 8)},
-        "weights has 8 taps and must have K*K of them with an odd K",
+        DECODER, "points", lambda a: {"attention": ones(2, 40, 2, 8)},
+        "attention has 8 taps and must have K*K of them with an odd K",
     ),
     "first layer": (
         LATER, "points", lambda a: {"mlp_weights": [ones(24, 200), *a["mlp_weights"][1:]]},

@@ -8,8 +8,8 @@ from op_cases import QUERIES, cells, random_map, rng, stage_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clit_kernels import coordinate_decode, decode_stage, local_attention, position_bias
-from clit_kernels.local_attention import hoisted
+from clit_kernels import StageCall, coordinate_decode, decode_stage, local_attention, position_bias
+from clit_kernels.local_attention import torch as plain
 from clit_kernels.position_bias import BANDS, axis_table
 
 NAMES = ["grid x2.5", "grid scattered", "points", "raster of 3"]
@@ -28,27 +28,31 @@ class NoFloat64(TorchDispatchMode):
 @pytest.fixture
 def without(monkeypatch):
     """As if the CPU had no float64; the constants, which are made where there is one, are made before."""
-    for module in (position_bias, hoisted):
+    for module in (position_bias, plain):
         monkeypatch.setattr(module, "has_float64", lambda device: False)
     for radius in (1, 3):
         axis_table(torch.zeros(1), torch.zeros(2, 4 * BANDS), 0, radius)
     return NoFloat64()
 
 
-def run(op: str, backend: str, name: str, radius: int = 3) -> list[torch.Tensor]:
-    """An op's result and the gradients of its maps and of the projection."""
+def stage(name: str, radius: int = 3) -> StageCall:
     size, queries = QUERIES[name]
-    stage = stage_weights(8, 2, radius)
-    q, k, v = (random_map(8, size, seed).requires_grad_() for seed in (1, 2, 3))
-    proj = (stage.proj_weight.requires_grad_(), stage.proj_bias.requires_grad_())
-    mlp = (stage.mlp_weights, stage.mlp_biases)
-    inputs = [q, k, *proj] if op == "local_attention" else [q, k, v, *proj]
+    maps = (random_map(8, size, seed) for seed in (1, 2, 3))
+    return StageCall(*maps, queries, stage_weights(8, 2, radius), cells(queries))
+
+
+def run(op: str, backend: str, name: str) -> list[torch.Tensor]:
+    """An op's result and the gradients of its maps and of the projection."""
+    call = stage(name)
+    inputs = [*call[: 2 if op == "local_attention" else 3], *call.weights[:2]]
+    for tensor in inputs:
+        tensor.requires_grad_()
     if op == "decode_stage":
-        out = decode_stage(q, k, v, queries, stage, cells(queries), backend=backend)
+        out = decode_stage(call, backend=backend)
     else:
-        out = local_attention(q, k, queries, *proj, heads=2, radius=radius, backend=backend)
+        out = local_attention(call.attention(), backend=backend)
         if op == "coordinate_decode":
-            out = coordinate_decode(out, v, queries, *mlp, cells(queries), backend=backend)
+            out = coordinate_decode(call.decoding(out), backend=backend)
     grad = torch.randn(out.shape, generator=rng(3))
     return [out.detach(), *torch.autograd.grad(out, inputs, grad)]
 
@@ -57,11 +61,11 @@ def test_the_mode_refuses():
     with pytest.raises(TypeError, match="made a float64 tensor"), NoFloat64():
         torch.zeros(1).double()
     with pytest.raises(TypeError, match="made a float64 tensor"), NoFloat64():
-        run("local_attention", "hoisted", "points")
+        run("local_attention", "torch", "points")
 
 
 @pytest.mark.parametrize("op", ["local_attention", "coordinate_decode", "decode_stage"])
-@pytest.mark.parametrize("backend", ["hoisted", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("name", NAMES)
 def test_no_float64_and_the_same_result(name, backend, op, without, monkeypatch):
     with without:
@@ -75,12 +79,11 @@ def test_no_float64_and_the_same_result(name, backend, op, without, monkeypatch)
 @pytest.mark.parametrize("name", NAMES)
 def test_without_gradients(name, without, monkeypatch):
     """Grids go tile by tile there."""
-    size, queries = QUERIES[name]
-    args = (*(random_map(8, size, seed) for seed in (1, 2, 3)), queries, stage_weights(8, 2, 3))
+    call = stage(name)
     with torch.no_grad(), without:
-        got = decode_stage(*args, cells(queries), backend="hoisted")
+        got = decode_stage(call, backend="torch")
     monkeypatch.undo()
-    expected = decode_stage(*args, cells(queries), backend="hoisted")
+    expected = decode_stage(call, backend="torch")
     assert (got - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max()))
 
 

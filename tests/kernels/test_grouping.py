@@ -11,10 +11,10 @@ def test_every_position_has_a_slot_of_its_own_pixel():
     index = torch.tensor([3, 3, 3, 4, 6, 6, 9])  # 5, 7 and 8 have none
     axis = group_axis(index)
     assert (axis.first, axis.slots.shape, axis.full) == (3, (7, 3), False)
-    slots = axis.slots.flatten()[axis.place]
+    slots = axis.slots.flatten()[axis.slot_of]
     assert slots.tolist() == list(range(7))
     assert axis.starts == [0, 3, 4, 4, 6, 6, 6, 7]
-    own = axis.place // 3 + axis.first
+    own = axis.slot_of // 3 + axis.first
     assert torch.equal(own, index)
 
 

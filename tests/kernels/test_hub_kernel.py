@@ -85,6 +85,7 @@ def test_huggingface_kernels_loads_the_build(built):
     size, queries = QUERIES["grid x2.5"]
     q, k = (random_map(8, size, seed) for seed in (1, 2))
     stage = stage_weights(8, 2, 1)
-    args = (stage.proj_weight, stage.proj_bias)
-    result = loaded.local_attention(q, k, loaded.Grid(*queries), *args, heads=2, radius=1)
-    assert torch.equal(result, clit_kernels.local_attention(q, k, queries, *args, heads=2, radius=1))
+    args = (stage.proj_weight, stage.proj_bias, 2, 1)
+    result = loaded.local_attention(loaded.AttentionCall(q, k, loaded.Grid(*queries), *args))
+    expected = clit_kernels.local_attention(clit_kernels.AttentionCall(q, k, queries, *args))
+    assert torch.equal(result, expected)

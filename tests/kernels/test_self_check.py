@@ -10,8 +10,8 @@ from clit_kernels.self_check import SHAPES, check_backend
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_hoisted_is_right(shape, dtype):
-    found = check_backend("hoisted", "cpu", dtype, shape)
+def test_torch_is_right(shape, dtype):
+    found = check_backend("torch", "cpu", dtype, shape)
     assert found.right
     if dtype == torch.float32:
         assert max(found.output, found.gradients) < 2e-6
@@ -46,10 +46,10 @@ def test_a_fault_is_found(fault, dtype, monkeypatch):
 
     def faulty(*args, backend):
         out = right(*args, backend=backend)
-        return fault(out) if backend == "hoisted" else out
+        return fault(out) if backend == "torch" else out
 
     monkeypatch.setattr(self_check, "decode_stage", faulty)
-    assert not check_backend("hoisted", "cpu", dtype, "light").right
+    assert not check_backend("torch", "cpu", dtype, "light").right
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine that Triton does not serve")

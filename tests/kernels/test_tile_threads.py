@@ -8,7 +8,9 @@ import pytest
 import torch
 from op_cases import QUERIES, cells, random_map, stage_weights
 
-from clit_kernels.decode_stage import decode_stage_hoisted
+from clit_kernels import StageCall
+from clit_kernels.decode_stage import decode_stage_torch
+from clit_kernels.decode_stage import torch as plain
 from clit_kernels.tile_threads import run_tiles
 
 CPU = torch.device("cpu")
@@ -70,14 +72,12 @@ def test_an_error_stops_the_others(threads):
 def stage_result() -> torch.Tensor:
     size, queries = QUERIES["grid x2.5"]
     maps = [random_map(8, size, seed) for seed in (1, 2, 3)]
-    return decode_stage_hoisted(*maps, queries, stage_weights(8, 2, 1), cells(queries))
+    return decode_stage_torch(StageCall(*maps, queries, stage_weights(8, 2, 1), cells(queries)))
 
 
 @pytest.mark.parametrize("inference", [False, True])
 def test_results_do_not_depend_on_threads(threads, inference, monkeypatch):
-    import sys
-
-    monkeypatch.setattr(sys.modules["clit_kernels.decode_stage.hoisted"], "TILE_BYTES", 4000)
+    monkeypatch.setattr(plain, "TILE_BYTES", 4000)
     with torch.inference_mode(inference):
         found = stage_result()
         torch.set_num_threads(1)

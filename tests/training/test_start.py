@@ -110,7 +110,7 @@ def test_a_model_without_weights_says_how_to_train_it(monkeypatch):
     monkeypatch.setitem(
         clit_zoo.zoo.registry.REGISTRY,
         "bare",
-        clit_zoo.zoo.registry.Entry("bare", clit_zoo.zoo.registry.get("rdn-lit").config, ""),
+        clit_zoo.zoo.registry.Entry("bare", clit_zoo.zoo.registry.get("rdn-lit").config, 1, ""),
     )
     with pytest.raises(WeightsNotFoundError, match="--from-scratch"):
         starting_model("bare")

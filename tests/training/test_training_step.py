@@ -1,4 +1,4 @@
-"""A training step under autocast and with torch.utils.checkpoint (on Triton: kernels/triton)."""
+"""A training step under autocast and with torch.utils.checkpoint (on Triton: test_training_step_triton)."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from step_cases import KINDS, check_autocast, check_checkpoint
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_autocast(kind, dtype):
-    check_autocast("hoisted", kind, dtype)
+    check_autocast("torch", kind, dtype)
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
@@ -16,4 +16,4 @@ def test_autocast(kind, dtype):
 @pytest.mark.parametrize("where", ["decoder", "stage"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpoint(kind, where, reentrant, autocast, monkeypatch):
-    check_checkpoint("hoisted", kind, where, reentrant, autocast, monkeypatch)
+    check_checkpoint("torch", kind, where, reentrant, autocast, monkeypatch)

@@ -46,7 +46,7 @@ def test_useless_settings_fail_at_the_start(originals, tmp_path):
     for folders, changes, message in (
         (["pair"], {"limit": 0}, "0 pictures of each folder"),
         (["small"], {"scales": (2, 3)}, r"no picture of .*small can be measured at ×3 \(s.png is 8×6\)"),
-        (["pair", "broken"], {}, r"no picture of .*broken can be .*x\.png cannot be read"),
+        (["pair", "broken"], {}, r"no picture of .*broken can be .*x\.png is not a picture"),
         (["pair"], {"scales": (2, 50)}, r"at ×50"),
         (["pair", "elsewhere/../pair"], {}, "given twice"),
     ):

@@ -1,16 +1,20 @@
 """The real client in a process of its own (HF_ENDPOINT is read at import), taking calls of clit_zoo.zoo.hub.
 
-A line in: {"call": "resolve", "args": […], "kwargs": {…}, "row": {…}}; `row` changes a registry row for it.
-A line out: {"result": …} or {"error": class, "message": text}, "seconds", and "torch": was it imported?
+A line in: {"call": "resolve", "args": […], "kwargs": {…}, "row": {…}}; ``row`` changes a registry row for it.
+A line out: {"result": …} or {"error": class, "message": text}, and "seconds".
+GRACE in the environment is how long a server may take to answer.
 """
 
 import dataclasses
 import json
+import os
 import sys
 import time
 
 from clit_zoo.errors import ClitZooError
-from clit_zoo.zoo import hub, registry
+from clit_zoo.zoo import download, hub, registry
+
+download.GRACE = float(os.environ["GRACE"])
 
 
 def answer(request):
@@ -30,7 +34,7 @@ def answer(request):
         reply = {"error": f"not ours: {type(error).__name__}", "message": str(error)}
     finally:
         registry.REGISTRY.update(rows)
-    return reply | {"seconds": time.perf_counter() - start, "torch": "torch" in sys.modules}
+    return reply | {"seconds": time.perf_counter() - start}
 
 
 for line in sys.stdin:

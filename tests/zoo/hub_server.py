@@ -1,13 +1,12 @@
 """A small Hub on the loopback interface: files and commits as the real one serves them, and its accidents."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,11 +15,15 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repository:
-    """commits: commit -> file name -> bytes. mode: what goes wrong with the weights, see `Handler._send`."""
+    """commits: commit -> file name -> bytes. mode: what goes wrong with the weights, see ``Handler._send``.
+
+    hostile: file name -> what answers a question for it instead: (handler, commit, content).
+    """
 
     commits: dict[str, dict[str, bytes]]
     refs: dict[str, str]
     mode: str = "fine"
+    hostile: "dict[str, Callable[[Handler, str, bytes], None]]" = field(default_factory=dict)
     private: bool = False
     sent: Counter = field(default_factory=Counter)
 
@@ -117,6 +120,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "RevisionNotFound")
         if name not in repository.commits[commit]:
             return self._refuse(404, "EntryNotFound", commit)
+        if name in repository.hostile:
+            self.close_connection = True
+            return repository.hostile[name](self, commit, repository.commits[commit][name])
         return self._send(repository, commit, name)
 
     def _send(self, repository: Repository, commit: str, name: str) -> None:

@@ -54,7 +54,7 @@ def test_no_weights_says_what_to_do(monkeypatch):
     monkeypatch.setattr(registry, "embedded_folder", lambda name: None)
     with pytest.raises(WeightsNotFoundError, match=r"no weights.*published") as error:
         hub.resolve("rdn-clit")
-    for remedy in ("finetune.py", "clit-zoo convert"):
+    for remedy in ("clit-zoo train", "clit-zoo convert"):
         assert remedy in str(error.value)
 
 

@@ -6,31 +6,27 @@ from clit_zoo.errors import ModelNotFoundError
 from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
-PAPER_MODELS = ["edsr-lit", "edsr-clit", "rdn-lit", "rdn-clit", "swinir-lit", "swinir-clit"]
+LIGHT = ["edsr-light-lit", "edsr-light-clit"]
+ENCODERS = ["edsr", "rdn", "swinir"]
 
 
 def test_list():
-    # rows that are added later come after these
-    first = ["edsr-light-lit", "edsr-light-clit", *PAPER_MODELS]
     names = registry.list_models()
-    assert names == list(registry.REGISTRY) and names[: len(first)] == first
-
-    def listed(pattern):
-        return [name for name in registry.list_models(pattern) if name in first]
-
-    assert listed("rdn-*") == ["rdn-lit", "rdn-clit"]
-    assert listed("*-CLIT") == ["edsr-light-clit", "edsr-clit", "rdn-clit", "swinir-clit"]
-    assert all(name.endswith("-clit") for name in registry.list_models("*-CLIT"))
+    assert names == [*LIGHT, *(f"{e}-{d}" for d in ("lit", "clit", "liif") for e in ENCODERS)]
+    assert registry.list_models("rdn-*") == ["rdn-lit", "rdn-clit", "rdn-liif"]
+    assert registry.list_models("*-CLIT") == ["edsr-light-clit", "edsr-clit", "rdn-clit", "swinir-clit"]
     assert registry.list_models("nothing*") == []
 
 
-@pytest.mark.parametrize("name", PAPER_MODELS)
-def test_paper_settings(name):
-    encoder, decoder = name.split("-")
-    config = registry.get(name).config
-    defaults = ModelConfig(name, {"name": encoder}, {"name": "clit", "stages": 3 if decoder == "clit" else 1})
-    assert config == defaults
-    assert config.decoder["dim"] == 256 and config.decoder["radius"] == 3
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_paper_settings(encoder):
+    for suffix, decoder in (
+        ("lit", {"name": "clit", "stages": 1}),
+        ("clit", {"name": "clit", "stages": 3}),
+        ("liif", {"name": "liif"}),
+    ):
+        name = f"{encoder}-{suffix}"
+        assert registry.get(name).config == ModelConfig(name, {"name": encoder}, decoder)
 
 
 def test_every_row_is_named_after_its_model():
@@ -39,25 +35,33 @@ def test_every_row_is_named_after_its_model():
         assert entry.summary and len(entry.config.papers) == 2
 
 
-def test_unknown_name():
+def test_letter_case_does_not_matter():
+    assert registry.get("RDN-Clit") is registry.get("rdn-clit") is registry.find("RDN-CLIT")
+    assert registry.find("rdn") is None
+
+
+def test_unknown_name(monkeypatch):
+    monkeypatch.setattr(registry, "embedded_folder", lambda name: Path("/x") if name == "rdn-liif" else None)
     with pytest.raises(ModelNotFoundError) as error:
         registry.get("RDN-CLTI")
-    for word in ("'RDN-CLTI'", "Did you mean 'rdn-clit'", "swinir-lit", "organisation/name"):
-        assert word in str(error.value)
+    for words in ("'RDN-CLTI'", "With weights: rdn-liif. To be trained: edsr-light-lit", "organisation/name"):
+        assert words in str(error.value)
+    hint = str(error.value).partition("Did you mean ")[2].partition("?")[0]
+    assert hint.startswith("'rdn-liif' or '") and "'rdn-clit'" in hint, "those with weights first"
 
 
 def test_status(monkeypatch):
     monkeypatch.setattr(registry, "embedded_folder", lambda name: Path("/x") if name == "rdn-lit" else None)
     assert registry.status("rdn-lit") == "embedded"
     assert registry.status("rdn-clit") == "no weights yet"
-    published = registry.Entry("x", registry.get("rdn-clit").config, "", "org/x", "0" * 40, "0" * 64)
+    published = registry.Entry("x", registry.get("rdn-clit").config, 1, "", "org/x", "0" * 40, "0" * 64)
     monkeypatch.setitem(registry.REGISTRY, "x", published)
     assert registry.status("x") == "hub"
 
 
 def test_a_repository_is_pinned_whole():
     with pytest.raises(ValueError, match="together"):
-        registry.Entry("x", registry.get("rdn-clit").config, "", repo_id="org/x")
+        registry.Entry("x", registry.get("rdn-clit").config, 1, "", repo_id="org/x")
 
 
 def test_embedded_weights_are_those_of_their_row():
@@ -65,7 +69,7 @@ def test_embedded_weights_are_those_of_their_row():
         if entry.folder is not None:
             assert ModelConfig.from_json(entry.folder / "config.json") == entry.config, name
     # No folder without a row, which nobody could load by name.
-    weights = Path(__file__).parents[1] / "weights"
+    weights = Path(__file__).parents[2] / "weights"
     assert {path.parent.name for path in weights.glob("*/model.safetensors")} <= set(registry.REGISTRY)
 
 

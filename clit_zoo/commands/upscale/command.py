@@ -88,7 +88,7 @@ class Size(click.ParamType):
 @click.option("--size", type=Size(), metavar="WxH", help="Output width and height, such as 1920x1080.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 @precision_options("Compute in float32.")
-@click.option("--backend", default="auto", show_default=True, help="auto, triton, hoisted or reference.")
+@click.option("--backend", default="auto", show_default=True, help="auto, triton, torch or reference.")
 @click.option(
     "--format",
     type=click.Choice(["png", "jpeg", "jpg", "webp", "tiff", "tif"], case_sensitive=False),

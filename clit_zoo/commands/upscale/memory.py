@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...zoo.config import ModelConfig
+from ...zoo.skeleton import parameters
 
 # A process with the library loaded and warmed up, measured on Linux with a CPU build of torch (0.59–0.66 GB).
 PROCESS_BYTES = 620_000_000
@@ -28,7 +29,7 @@ def estimate_bytes(config: ModelConfig, h: int, w: int, size: tuple[int, int], w
     return (
         PROCESS_BYTES
         + DECODER_BYTES
-        + config.parameters * width
+        + parameters(config) * width
         + h * w * (maps * width + PICTURE_BYTES)
         + size[0] * size[1] * PICTURE_BYTES
     )

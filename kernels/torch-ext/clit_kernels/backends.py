@@ -1,4 +1,4 @@
-"""Choosing who computes an op: ``auto`` falls back, a backend asked for by name never does."""
+"""Choosing who computes an op: "auto" falls back, a backend asked for by name never does."""
 
 import logging
 import traceback
@@ -8,12 +8,19 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-BACKENDS = ("auto", "triton", "hoisted", "reference")
+from .triton_support import why_not_triton
+
+BACKENDS = ("auto", "triton", "torch", "reference")
 
 _log = logging.getLogger("clit_kernels")
 
 _not_built: set[tuple[object, ...]] = set()
 """Op, device, dtype and sizes whose kernels Triton failed to build: later calls do not try again."""
+
+
+def why_not_maps(backend: str, maps: Tensor) -> str | None:
+    """Why ``backend`` cannot serve any call on maps of this one's device and dtype, or None."""
+    return why_not_triton(maps) if backend == "triton" else None
 
 
 def choose(op: str, backend: str, why_not: Callable[[str], str | None]) -> str:
@@ -26,35 +33,40 @@ def choose(op: str, backend: str, why_not: Callable[[str], str | None]) -> str:
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown; take one of {', '.join(BACKENDS)}")
-    if backend == "auto":
-        reason = why_not("triton")
+    for name in ("triton", "torch") if backend == "auto" else (backend,):
+        reason = why_not(name)
         if reason is None:
-            return "triton"
-        _log.debug("%s: hoisted, not triton: %s", op, reason)
-        return "hoisted"
-    reason = why_not(backend)
-    if reason is not None:
-        raise ValueError(f"{op}: backend {backend!r} cannot serve this call: {reason}")
-    return backend
+            return name
+        _log.debug("%s: not %s: %s", op, name, reason)
+    raise ValueError(f"{op}: backend {backend!r} cannot serve this call: {reason}")
 
 
-def triton_or(
-    hoisted: Callable[[], Tensor],
-    triton: Callable[[], Tensor],
+def serve(
     op: str,
     backend: str,
     like: Tensor,
     sizes: tuple[int, ...],
+    *,
+    why_not: Callable[[str], str | None],
+    reference: Callable[[], Tensor],
+    torch: Callable[[], Tensor],
+    triton: Callable[[], Tensor],
 ) -> Tensor:
-    """The result of ``triton``; under "auto", that of ``hoisted`` where Triton cannot build the kernels.
+    """The result of the backend chosen; under "auto" that of ``torch`` where Triton cannot build the kernels.
 
     A machine without a C compiler, or a chip whose shared memory is too small for a tile, shows only when a
-    kernel is built. Errors from elsewhere (memory, bad arguments) are raised as they are. ``sizes`` are those
-    that decide which kernels are built.
+    kernel is built. Errors from elsewhere (memory, bad arguments) are raised as they are. ``sizes``, and the
+    device and dtype of ``like``, are what decides which kernels are built.
+
+    Raises:
+        ValueError: as ``choose`` does.
     """
+    chosen = choose(op, backend, why_not)
+    if chosen == "reference":
+        return reference()
     case = (op, like.device, like.dtype, sizes)
-    if backend == "auto" and case in _not_built:
-        return hoisted()
+    if chosen == "torch" or (backend == "auto" and case in _not_built):
+        return torch()
     try:
         return triton()
     except Exception as error:
@@ -63,11 +75,11 @@ def triton_or(
         _not_built.add(case)
         warnings.warn(
             f"{op}: Triton failed to build its kernel for {like.dtype} on {like.device} "
-            f"({in_a_line(error)}); backend 'hoisted' computes it from now on: the same result, slower",
+            f"({in_a_line(error)}); backend 'torch' computes it from now on: the same result, slower",
             RuntimeWarning,
             stacklevel=3,
         )
-    return hoisted()
+    return torch()
 
 
 @contextmanager
@@ -77,7 +89,7 @@ def explained(op: str) -> Iterator[None]:
         yield
     except Exception as error:
         if from_triton(error):
-            error.add_note(f"{op}: Triton failed in the backward pass; train with backend='hoisted'.")
+            error.add_note(f"{op}: Triton failed in the backward pass; train with backend='torch'.")
         raise
 
 

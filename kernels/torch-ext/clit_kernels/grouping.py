@@ -1,9 +1,10 @@
 """A grid's queries gathered by the feature pixel they are nearest to.
 
-All queries nearest to one feature pixel share its K x K window. A feature row with fewer output rows than
-another repeats its last one in the spare slots, so that every pixel has my x mx slots.
+All queries nearest to one feature pixel share its K x K window. Every feature row gets the same number of
+slots, and so does every column: a pixel has my x mx. Unused slots repeat the row's last output row.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,30 +16,33 @@ class AxisSlots(NamedTuple):
     """One axis of a grid, by feature pixel.
 
     ``first``: the first feature pixel; ``slots`` (n, m): positions on the axis for each of n feature pixels;
-    ``place`` (R,): where position i stands in the flattened slots; ``starts``: the n + 1 positions at which
-    the feature pixels' own ones begin; ``full``: no slot is spare.
+    ``slot_of`` (R,): where position i stands in the flattened slots; ``starts``: the n + 1 positions at which
+    the feature pixels' own ones begin; ``full``: no slot is unused.
     """
 
     first: int
     slots: Tensor
-    place: Tensor
+    slot_of: Tensor
     starts: list[int]
     full: bool
 
 
-def group_axis(index: Tensor) -> AxisSlots:
-    """Group an axis' nearest feature pixels ``index`` (R,), which must not decrease."""
+def group_axis(index: Tensor, scale: float | None = None) -> AxisSlots:
+    """Group an axis' nearest feature pixels ``index`` (R,), which must not decrease.
+
+    ``scale``: queries for each feature pixel of the whole axis; no pixel has more than that, rounded up.
+    """
     first = int(index[0])
     pixel = index - first
     counts = torch.bincount(pixel)
-    most = int(counts.max())
+    most = max(int(counts.max()), 0 if scale is None else math.ceil(scale))
     starts = counts.cumsum(0) - counts
     ahead = torch.arange(most, device=index.device)
     within = torch.minimum(ahead, (counts - 1).clamp(min=0).unsqueeze(1))
     slots = (starts.unsqueeze(1) + within).clamp(max=index.shape[0] - 1)
-    place = pixel * most + torch.arange(index.shape[0], device=index.device) - starts[pixel]
+    slot_of = pixel * most + torch.arange(index.shape[0], device=index.device) - starts[pixel]
     edges = [*starts.tolist(), index.shape[0]]
-    return AxisSlots(first, slots, place, edges, bool((counts == most).all()))
+    return AxisSlots(first, slots, slot_of, edges, bool((counts == most).all()))
 
 
 def crop(feature: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:

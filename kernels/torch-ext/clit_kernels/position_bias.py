@@ -20,7 +20,7 @@ BANDS = 16
 
 
 _constants: dict[tuple[object, ...], Tensor] = {}
-"""Kept: a copy from the CPU's memory makes the CPU wait for all that the device has been given to do."""
+"""Cached, because a host-to-device copy synchronises with all queued work."""
 
 
 def has_float64(device: torch.device) -> bool:

@@ -31,12 +31,17 @@ class Points(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """``row`` (R,), ``col`` (S,) int64 nearest feature pixels, not decreasing, and the offsets from them."""
+    """``row`` (R,), ``col`` (S,) int64 nearest feature pixels, not decreasing, and the offsets from them.
+
+    ``scale`` (y, x): queries for each feature pixel, where the grid is a window of a regular one. Its sums
+    are then made in the order of that whole grid's, and come out bit for bit as they do there.
+    """
 
     row: Tensor
     row_offset: Tensor
     col: Tensor
     col_offset: Tensor
+    scale: tuple[float, float] | None = None
 
     @property
     def count(self) -> int:  # type: ignore[override]
@@ -66,6 +71,11 @@ class Raster(NamedTuple):
 Queries = Points | Grid | Raster
 
 
+def tensors(queries: Queries) -> list[Tensor]:
+    """The queries' tensors, in a fixed order."""
+    return [field for field in queries if isinstance(field, Tensor)]
+
+
 def as_points(queries: Queries, batch: int) -> Points:
     """The same queries, in the same order, as a list for each of ``batch`` images."""
     if isinstance(queries, Points):
@@ -86,8 +96,9 @@ def as_points(queries: Queries, batch: int) -> Points:
 def constant(queries: Queries) -> Queries:
     """The same queries with offsets that no gradient reaches."""
     if isinstance(queries, Grid):
-        row, row_offset, col, col_offset = queries
-        return Grid(row, row_offset.detach(), col, col_offset.detach())
+        return queries._replace(
+            row_offset=queries.row_offset.detach(), col_offset=queries.col_offset.detach()
+        )
     return queries._replace(offset=queries.offset.detach())
 
 

@@ -1,13 +1,13 @@
 """Is a backend right on this device? One stage, forward and backward, against the formulas in float64."""
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .decode_stage import StageWeights, decode_stage, decode_stage_reference
+from .calls import StageCall, StageWeights
+from .decode_stage import decode_stage, decode_stage_reference
 from .queries import Grid, Points, Queries, Raster
 
 EXACT = 1e-5
@@ -56,7 +56,7 @@ def check_backend(
     """Compare ``backend`` with the formulas on random maps.
 
     Args:
-        backend: "triton" or "hoisted". "reference" rounds positions to float32, as the published code does,
+        backend: "triton" or "torch". "reference" rounds positions to float32, as the published code does,
             and is off by 1e-4 in it.
         device, dtype: where and in what the backend computes; the truth is computed on the CPU in float64.
         shape: a key of ``SHAPES``.
@@ -65,19 +65,21 @@ def check_backend(
         ValueError: the backend cannot serve there; the message says why.
         Exception: whatever the backend raises.
     """
-    inputs = _inputs(SHAPES[shape], dtype)
-    exact = _results("reference", inputs, torch.device("cpu"), torch.float64)
+    weights = random_weights(SHAPES[shape], dtype)
+    size = (3, 2, SHAPES[shape].channels, *SIZE)  # q, k and v of two images
+    maps = torch.randn(size, generator=torch.Generator().manual_seed(2)).to(dtype)
+    exact = _results("reference", maps, weights, torch.device("cpu"), torch.float64)
     device = torch.device(device)
-    found = _differences(_results(backend, inputs, device, dtype), exact)
+    found = _differences(_results(backend, maps, weights, device, dtype), exact)
     if dtype == torch.float32:
         limit = EXACT_MPS if device.type == "mps" else EXACT
         return Verdict(*found, limit, limit)
-    plain = _differences(_results("reference", inputs, device, dtype), exact)
+    plain = _differences(_results("reference", maps, weights, device, dtype), exact)
     return Verdict(*found, 2 * plain[0], 2 * plain[1])
 
 
-def _inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:
-    """q, k, v, the position bias' projection, then the MLP's weights and biases, rounded to ``dtype``."""
+def random_weights(shape: Shape, dtype: torch.dtype) -> StageWeights:
+    """Weights, scaled so that every part of a stage moves its result, rounded to ``dtype``."""
     generator = torch.Generator().manual_seed(0)
     area = (2 * shape.radius + 1) ** 2
     widths = (area * shape.channels + 2, *shape.hidden, 3)
@@ -85,32 +87,42 @@ def _inputs(shape: Shape, dtype: torch.dtype) -> list[Tensor]:
     def draw(scale: float, *size: int) -> Tensor:
         return (torch.randn(size, generator=generator) * scale).to(dtype)
 
-    maps = [draw(1.0, 2, shape.channels, *SIZE) for _ in range(3)]
-    bias = [draw(0.3, shape.heads, 64), draw(0.3, shape.heads)]
     # the attention divides the values by about the number of taps
     scales = [(1.5 / fan) ** 0.5 * (area**0.5 if i == 0 else 1) for i, fan in enumerate(widths[:-1])]
     weights = [draw(s, b, a) for s, (a, b) in zip(scales, itertools.pairwise(widths), strict=True)]
-    return [*maps, *bias, *weights, *(draw(0.1, width) for width in widths[1:])]
+    biases = [draw(0.1, width) for width in widths[1:]]
+    proj = draw(0.3, shape.heads, 64), draw(0.3, shape.heads)
+    return StageWeights(*proj, weights, biases, shape.heads, shape.radius)
+
+
+def enlargement(size: tuple[int, int], output: tuple[int, int], device: torch.device | str) -> Grid:
+    """Every pixel of an ``output`` (H, W) on a map of ``size`` (h, w)."""
+    axes = []
+    for n, m in zip(size, output, strict=True):
+        where = (torch.arange(m, dtype=torch.float64) + 0.5) * (n / m) - 0.5
+        index = where.round()
+        axes += [index.long().to(device), (where - index).float().to(device)]
+    return Grid(*axes)  # type: ignore[arg-type]
 
 
 def _results(
-    backend: str, inputs: Sequence[Tensor], device: torch.device, dtype: torch.dtype
+    backend: str, maps: Tensor, weights: StageWeights, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs at a grid and at random positions, and gradients there, in float64 on the CPU."""
-    leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in inputs]
+    leaves = [t.to(device, dtype, copy=True).requires_grad_() for t in (*maps, *weights.tensors())]
     q, k, v, proj_weight, proj_bias, *mlp = leaves
     half = len(mlp) // 2
-    heads = proj_weight.shape[0]
-    radius = (round(((mlp[0].shape[1] - 2) / v.shape[1]) ** 0.5) - 1) // 2
-    stage = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], heads, radius)
+    weights = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], weights.heads, weights.radius)
+    exact = dtype == torch.float64
+    cell = torch.full((2, 2), 0.6, device=device, dtype=dtype if exact else torch.float32)
     outputs = []
     for queries in _queries(device):
-        cell = torch.full((2, 2), 0.6, device=device)
-        if dtype == torch.float64:
-            out = decode_stage_reference(q, k, v, queries, stage, cell.double(), upcast=dtype)
+        call = StageCall(q, k, v, queries, weights, cell)
+        if exact:
+            out = decode_stage_reference(call, upcast=dtype)
         else:
             with torch.set_grad_enabled(not isinstance(queries, Grid)):
-                out = decode_stage(q, k, v, queries, stage, cell, backend=backend)
+                out = decode_stage(call, backend=backend)
         outputs.append(out)
     # the projection's bias adds the same to every tap's logit: its gradient is rounding alone
     wanted = [t for t in leaves if t is not proj_bias]
@@ -124,16 +136,11 @@ def _results(
 
 def _queries(device: torch.device) -> list[Queries]:
     """All pixels of an enlargement by 3.3, two positions around each feature pixel, and any positions."""
-    axes = []
-    for n in SIZE:
-        m = int(3.3 * n)
-        where = (torch.arange(m, dtype=torch.float64) + 0.5) * (n / m) - 0.5
-        index = where.round()
-        axes += [index.long().to(device), (where - index).float().to(device)]
+    grid = enlargement(SIZE, (int(3.3 * SIZE[0]), int(3.3 * SIZE[1])), device)
     around = torch.rand(2, 2, *SIZE, 2, generator=torch.Generator().manual_seed(1)) - 0.5
     index = torch.stack([(torch.arange(80).reshape(2, 40) * 7) % (n + 2) - 1 for n in SIZE], -1)
     points = Points(index.to(device), around.reshape(2, -1, 2)[:, :40].to(device))
-    return [Grid(*axes), Raster(around.to(device)), points]
+    return [grid, Raster(around.to(device)), points]
 
 
 def _differences(

@@ -8,16 +8,62 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from .calls import AttentionCall, DecodeCall, StageCall
 from .position_bias import BANDS
 from .queries import Grid, Points, Queries
 
 
-def check_maps(op: str, queries: Queries, **maps: Tensor) -> None:
-    """Maps alike in (B, C, h, w), with ``queries`` of their batch and size.
+def check_attention(call: AttentionCall, op: str = "local_attention") -> None:
+    """Do the arguments of ``local_attention`` fit together?
 
     Raises:
-        ValueError: they do not fit together; the message says what does not, what it is and must be.
+        ValueError: they do not; the message says what does not, what it is and must be.
     """
+    _check_maps(op, call.queries, q=call.q, k=call.k)
+    _check_heads(op, "q", call.q.shape[1], call.heads)
+    if call.radius < 0:
+        raise ValueError(f"{op}: the radius is {call.radius} and must be 0 or more")
+    _require(op, "proj_weight", call.proj_weight, (call.heads, 4 * BANDS), f" for {call.heads} heads")
+    _require(op, "proj_bias", call.proj_bias, (call.heads,), f" for {call.heads} heads")
+
+
+def check_decode(call: DecodeCall, op: str = "coordinate_decode") -> None:
+    """Do the arguments of ``coordinate_decode`` fit together?
+
+    Raises:
+        ValueError: as ``check_attention`` does.
+    """
+    _check_maps(op, call.queries, v=call.v)
+    batch, channels = call.v.shape[:2]
+    if call.attention.dim() != 4:
+        shape = _text(call.attention.shape)
+        raise ValueError(f"{op}: attention has the shape {shape} and must have four axes, (B, Q, H, K*K)")
+    heads, taps = call.attention.shape[2:]
+    _require(op, "attention", call.attention, (batch, call.queries.count, heads, taps), " for these queries")
+    side = int(taps**0.5)
+    if side * side != taps or side % 2 == 0:
+        raise ValueError(f"{op}: attention has {taps} taps and must have K*K of them with an odd K")
+    _check_heads(op, "v", channels, heads)
+    _check_layers(op, taps * channels + 2, call.mlp_weights, call.mlp_biases)
+    _check_added(op, call)
+
+
+def check_stage(call: StageCall) -> None:
+    """Do the arguments of ``decode_stage`` fit together?
+
+    Raises:
+        ValueError: as ``check_attention`` does.
+    """
+    op, weights = "decode_stage", call.weights
+    _check_maps(op, call.queries, q=call.q, k=call.k, v=call.v)
+    check_attention(call.attention(), op)
+    inputs = weights.area * call.v.shape[1] + 2
+    _check_layers(op, inputs, weights.mlp_weights, weights.mlp_biases)
+    _check_added(op, call)
+
+
+def _check_maps(op: str, queries: Queries, **maps: Tensor) -> None:
+    """Maps alike in (B, C, h, w), with ``queries`` of their batch and size."""
     first, like = next(iter(maps.items()))
     if like.dim() != 4:
         raise ValueError(
@@ -41,7 +87,7 @@ def check_maps(op: str, queries: Queries, **maps: Tensor) -> None:
         _require(op, "the raster's offset", queries.offset, size, " for these maps")
 
 
-def check_heads(op: str, name: str, channels: int, heads: int) -> None:
+def _check_heads(op: str, name: str, channels: int, heads: int) -> None:
     """Each head takes an equal share of the channels of the map ``name``."""
     if heads < 1 or channels % heads:
         raise ValueError(
@@ -49,28 +95,7 @@ def check_heads(op: str, name: str, channels: int, heads: int) -> None:
         )
 
 
-def check_window(op: str, heads: int, radius: int, proj_weight: Tensor, proj_bias: Tensor) -> None:
-    """A window's radius, and the position bias' projection to ``heads`` heads."""
-    if radius < 0:
-        raise ValueError(f"{op}: the radius is {radius} and must be 0 or more")
-    _require(op, "proj_weight", proj_weight, (heads, 4 * BANDS), f" for {heads} heads")
-    _require(op, "proj_bias", proj_bias, (heads,), f" for {heads} heads")
-
-
-def check_weights(op: str, weights: Tensor, batch: int, queries: Queries) -> tuple[int, int]:
-    """Attention weights (B, Q, H, K*K) of ``queries``: their heads and taps."""
-    if weights.dim() != 4:
-        shape = _text(weights.shape)
-        raise ValueError(f"{op}: weights has the shape {shape} and must have four axes, (B, Q, H, K*K)")
-    heads, taps = weights.shape[2:]
-    _require(op, "weights", weights, (batch, queries.count, heads, taps), " for these queries")
-    side = int(taps**0.5)
-    if side * side != taps or side % 2 == 0:
-        raise ValueError(f"{op}: weights has {taps} taps and must have K*K of them with an odd K")
-    return heads, taps
-
-
-def check_layers(op: str, inputs: int, mlp_weights: Sequence[Tensor], mlp_biases: Sequence[Tensor]) -> None:
+def _check_layers(op: str, inputs: int, mlp_weights: Sequence[Tensor], mlp_biases: Sequence[Tensor]) -> None:
     """Linear layers that follow each other, the first of ``inputs`` inputs."""
     if not mlp_weights or len(mlp_weights) != len(mlp_biases):
         counts = f"{len(mlp_weights)} weights and {len(mlp_biases)} biases"
@@ -83,18 +108,19 @@ def check_layers(op: str, inputs: int, mlp_weights: Sequence[Tensor], mlp_biases
         width, why = weight.shape[0], "as many inputs as the layer before has outputs"
 
 
-def check_added(
-    op: str, batch: int, count: int, out: int, cell: Tensor, previous: Tensor | None, base: Tensor | None
-) -> None:
+def _check_added(op: str, call: DecodeCall | StageCall) -> None:
     """The images' cells and what is added to the MLP's outputs."""
-    _require(op, "cell", cell, (batch, 2), ", one (y, x) for each image")
-    for name, added in (("previous", previous), ("base", base)):
+    batch = call.v.shape[0]
+    layers = call.mlp_weights if isinstance(call, DecodeCall) else call.weights.mlp_weights
+    _require(op, "cell", call.cell, (batch, 2), ", one (y, x) for each image")
+    for name, added in (("previous", call.previous), ("base", call.base)):
         if added is not None:
-            _require(op, name, added, (batch, count, out), ", as the result has")
+            size = (batch, call.queries.count, layers[-1].shape[0])
+            _require(op, name, added, size, ", as the result has")
 
 
 def _require(op: str, name: str, tensor: Tensor, size: Sequence[int | str], why: str = "") -> None:
-    """``tensor`` is of ``size``; one with a name in it is for tensors of too few axes, and never fits."""
+    """Raise unless tensor.shape == size. A string in ``size`` marks an unknown axis and never matches."""
     if tensor.shape != tuple(size):
         shape, wanted = _text(tensor.shape), _text(size)
         raise ValueError(f"{op}: {name} has the shape {shape} and must have {wanted}{why}")

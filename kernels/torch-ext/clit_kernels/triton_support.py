@@ -1,6 +1,6 @@
 """What every Triton op shares: whether Triton can run here, numeric choices, and how a kernel is registered.
 
-Imports without Triton; ops import their ``kernel.py`` only once ``why_not_triton`` has nothing to say.
+Imports without Triton; ops import their kernels only once ``why_not_triton`` has nothing to say.
 """
 
 import importlib.util
@@ -30,14 +30,13 @@ class KernelSpec(NamedTuple):
     """A kernel at one registered setting, as ``compile_table.py`` compiles it ahead of time.
 
     Attributes:
-        name: "op/kernel", as in the tile settings.
+        name: "op/kernel", as in the tile tables.
         kernel: the ``@triton.jit`` function.
         types: argument -> Triton type ("*bf16", "i32", "fp32") of every argument that is not constexpr.
         constants: constexpr argument -> value.
-        tile: the part of the constants that came from the settings, with num_warps and num_stages.
+        tile: the tile, of which the block sizes are among the constants, with num_warps and num_stages.
         label: the setting in words ("bf16 C=256 H=8 K=7").
         tensor_cores: whether the kernel must contain tensor-core instructions at this setting.
-        divisible: integer arguments that are multiples of 16 in the calls meant (strides, mostly).
     """
 
     name: str
@@ -46,8 +45,32 @@ class KernelSpec(NamedTuple):
     constants: Mapping[str, object]
     tile: Mapping[str, int]
     label: str
-    tensor_cores: bool = False
-    divisible: tuple[str, ...] = ()
+    tensor_cores: bool
+
+
+def spec(
+    name: str,
+    kernel: Any,
+    dtype: str,
+    constants: Mapping[str, object],
+    tile: Mapping[str, int],
+    label: str,
+    pointers: Mapping[str, str],
+    tensor_cores: bool,
+) -> KernelSpec:
+    """A kernel's registration, its types told by its arguments' names.
+
+    Of ``constants`` and ``tile`` those count that the kernel takes. Other arguments are pointers to ``dtype``
+    if they end in "_ptr" and ``pointers`` names no other type, "scale" and "gain" float32, the rest integers.
+    """
+    known = {key: value for key, value in {**constants, **tile}.items() if key in kernel.arg_names}
+    scalars = dict.fromkeys(("scale", "gain"), "fp32")
+    types = {
+        key: pointers.get(key, f"*{dtype}") if key.endswith("_ptr") else scalars.get(key, "i32")
+        for key in kernel.arg_names
+        if key not in known
+    }
+    return KernelSpec(name, kernel, types, known, tile, label, tensor_cores)
 
 
 def why_not_triton(*maps: Tensor, beside: Iterable[Tensor] = ()) -> str | None:
@@ -56,7 +79,7 @@ def why_not_triton(*maps: Tensor, beside: Iterable[Tensor] = ()) -> str | None:
     All must lie on one device that Triton serves; ``maps``, not those ``beside`` them, in one of ``DTYPES``.
     """
     if not has_triton():
-        return "Triton is not installed here; `pip install triton` (Linux), or take backend 'hoisted'"
+        return "Triton is not installed here; `pip install triton` (Linux), or take backend 'torch'"
     devices = {t.device for t in (*maps, *beside)}
     if len(devices) > 1:
         names = ", ".join(sorted(str(d) for d in devices))

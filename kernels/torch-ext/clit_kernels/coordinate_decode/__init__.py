@@ -1,49 +1,45 @@
 """Attention-scaled values through the decoder's MLP, at coordinates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
+from torch import (
+    Tensor,
+    are_deterministic_algorithms_enabled,
+    is_deterministic_algorithms_warn_only_enabled,
+    is_grad_enabled,
+)
 
-from ..backends import choose, triton_or
-from ..queries import Queries, Raster, constant
-from ..shapes import check_added, check_heads, check_layers, check_maps, check_weights
+from ..backends import serve
+from ..calls import DecodeCall, fixed
+from ..orders import why_not_order
+from ..queries import Queries, Raster, tensors
+from ..shapes import check_decode
+from ..tile_table import Tile
 from ..triton_support import MAX_BATCH, why_not_triton
-from .hoisted import coordinate_decode_hoisted
 from .reference import coordinate_decode_reference
-from .tiles import MAX_HIDDEN, MAX_OUT, MAX_WIDTH
+from .torch import coordinate_decode_torch
+from .triton.tiles import MAX_HIDDEN, MAX_OUT, MAX_WIDTH
 
-__all__ = ["coordinate_decode", "coordinate_decode_hoisted", "coordinate_decode_reference", "why_not"]
+__all__ = ["coordinate_decode", "coordinate_decode_reference", "coordinate_decode_torch", "why_not"]
 
 
 def coordinate_decode(
-    weights: Tensor,
-    v: Tensor,
-    queries: Queries,
-    mlp_weights: Sequence[Tensor],
-    mlp_biases: Sequence[Tensor],
-    cell: Tensor,
+    call: DecodeCall,
     *,
-    previous: Tensor | None = None,
-    gain: float = 0.75,
-    base: Tensor | None = None,
     backend: str = "auto",
+    order: str | None = None,
+    tiles: Mapping[str, Tile] | None = None,
 ) -> Tensor:
     """Decode attention-scaled values to residuals (Chen et al., CVPR 2023, equations 3 and 9).
 
     Positions and cells are constants: no gradient reaches the queries' offsets or ``cell``. Triton
-    differentiates once, and so does "hoisted" for a raster.
+    differentiates once, and so does PyTorch for a raster in the direct order.
 
     Args:
-        weights: (B, Q, H, K*K) attention weights, as ``local_attention`` returns them.
-        v: (B, C, h, w) value map, C a multiple of H.
-        queries: the ``Grid``, ``Points`` or ``Raster`` that ``weights`` was made for.
-        mlp_weights, mlp_biases: Linear layers with exact GELU between; the first is (D, K*K*C + 2), its
-            inputs ordered tap, head, channel, then cell (y, x).
-        cell: (B, 2) size (y, x) of an output pixel in half feature pixels.
-        previous: (B, Q, out) residual of the stage before, added ``gain`` times.
-        base: (B, Q, out) added as it is: the bilinear skip, in the last stage.
-        backend: "auto", "triton", "hoisted" or "reference".
+        call: attention weights, value map, queries, MLP and what is added to its outputs.
+        backend: "auto", "triton", "torch" or "reference".
+        order: "hoisted" or "direct" sum of the first layer; None takes the one expected to be faster.
+        tiles: entries to take in place of a Triton kernel's own, by its name ("coordinate_decode/direct").
 
     Returns:
         (B, Q, out) in v's dtype, or ``base``'s where that is wider.
@@ -52,51 +48,35 @@ def coordinate_decode(
         ValueError: sizes do not fit together, or the backend named cannot serve this call; the message says
             why.
     """
-    check_maps("coordinate_decode", queries, v=v)
-    batch, channels = v.shape[:2]
-    heads, area = check_weights("coordinate_decode", weights, batch, queries)
-    check_heads("coordinate_decode", "v", channels, heads)
-    check_layers("coordinate_decode", area * channels + 2, mlp_weights, mlp_biases)
-    out = mlp_weights[-1].shape[0]
-    check_added("coordinate_decode", batch, queries.count, out, cell, previous, base)
-    queries, cell = constant(queries), cell.detach()
-    chosen = choose(
-        "coordinate_decode",
-        backend,
-        lambda name: why_not(name, v, weights, queries, mlp_weights, mlp_biases, cell),
-    )
-    args = (weights, v, queries, mlp_weights, mlp_biases, cell)
-
-    def formulas() -> Tensor:
-        run = coordinate_decode_reference if chosen == "reference" else coordinate_decode_hoisted
-        out = run(*args, previous=previous, gain=gain)
-        return out if base is None else out + base
+    check_decode(call)
+    call = fixed(call)
 
     def kernels() -> Tensor:
-        from .function import coordinate_decode_triton  # Triton may be absent
+        from .triton.launch import coordinate_decode_triton  # Triton may be absent
 
-        return coordinate_decode_triton(*args, previous=previous, gain=gain, base=base)
+        return coordinate_decode_triton(call, order=order, tiles=tiles)
 
-    if chosen != "triton":
-        return formulas()
-    sizes = (v.shape[1], *weights.shape[2:], *(w.shape[0] for w in mlp_weights))
-    return triton_or(formulas, kernels, "coordinate_decode", backend, v, sizes)
+    sizes = (call.v.shape[1], *call.attention.shape[2:], *(w.shape[0] for w in call.mlp_weights))
+    return serve(
+        "coordinate_decode",
+        backend,
+        call.v,
+        sizes,
+        why_not=lambda name: why_not(name, call, order),
+        reference=lambda: coordinate_decode_reference(call),
+        torch=lambda: coordinate_decode_torch(call, order=order),
+        triton=kernels,
+    )
 
 
-def why_not(
-    backend: str,
-    v: Tensor,
-    weights: Tensor,
-    queries: Queries,
-    mlp_weights: Sequence[Tensor],
-    mlp_biases: Sequence[Tensor],
-    cell: Tensor,
-) -> str | None:
-    """Why ``backend`` cannot serve this call, or None."""
-    if backend != "triton":
-        return None
-    reason = why_not_triton(v, beside=(weights, *queries, *mlp_weights, *mlp_biases, cell))
-    return reason or why_not_shape(v, weights.shape[2], queries, mlp_weights)
+def why_not(backend: str, call: DecodeCall, order: str | None = None) -> str | None:
+    """Why ``backend`` cannot serve this call in this order, or None."""
+    reason = why_not_order(order, backend, call.queries)
+    if reason is not None or backend != "triton":
+        return reason
+    beside = (call.attention, *tensors(call.queries), *call.mlp_weights, *call.mlp_biases, call.cell)
+    reason = why_not_triton(call.v, beside=beside)
+    return reason or why_not_shape(call.v, call.attention.shape[2], call.queries, call.mlp_weights)
 
 
 def why_not_shape(v: Tensor, heads: int, queries: Queries, mlp_weights: Sequence[Tensor]) -> str | None:
@@ -115,9 +95,9 @@ def why_not_shape(v: Tensor, heads: int, queries: Queries, mlp_weights: Sequence
     if v.shape[0] * queries.count >= 1 << 31:
         return f"{v.shape[0] * queries.count} queries are more than 2**31; split them"
     if (
-        torch.are_deterministic_algorithms_enabled()
-        and not torch.is_deterministic_algorithms_warn_only_enabled()
-        and torch.is_grad_enabled()
+        are_deterministic_algorithms_enabled()
+        and not is_deterministic_algorithms_warn_only_enabled()
+        and is_grad_enabled()
         and v.requires_grad
         and not isinstance(queries, Raster)
     ):

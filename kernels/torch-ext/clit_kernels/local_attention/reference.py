@@ -10,33 +10,25 @@ import math
 import torch
 from torch import Tensor
 
-from ..own_precision import own_precision
+from ..calls import AttentionCall
+from ..no_autocast import no_autocast
 from ..position_bias import encode
-from ..queries import Queries, as_points, gather_pixels, sample_bilinear, tap_offsets
+from ..queries import as_points, gather_pixels, sample_bilinear, tap_offsets
 
 
-@own_precision
-def local_attention_reference(
-    q: Tensor,
-    k: Tensor,
-    queries: Queries,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    *,
-    heads: int,
-    radius: int,
-    upcast: torch.dtype | None = None,
-) -> Tensor:
-    """Attention weights (B, Q, heads, K*K) of q, k (B, C, h, w) at ``queries``, computed in ``upcast``."""
-    dtype = upcast or q.dtype
-    q, k, proj_weight, proj_bias = (t.to(dtype) for t in (q, k, proj_weight, proj_bias))
+@no_autocast
+def local_attention_reference(call: AttentionCall, *, upcast: torch.dtype | None = None) -> Tensor:
+    """Attention weights (B, Q, heads, K*K), computed in ``upcast`` or in the maps' dtype."""
+    dtype = upcast or call.q.dtype
+    q, k, proj_weight, proj_bias = (t.to(dtype) for t in (call.q, call.k, call.proj_weight, call.proj_bias))
     batch, channels = q.shape[:2]
-    points = as_points(queries, batch)
-    taps = tap_offsets(radius, q.device)
+    points = as_points(call.queries, batch)
+    taps = tap_offsets(call.radius, q.device)
 
-    query = sample_bilinear(q, points).unflatten(-1, (heads, -1))  # (B, N, H, c)
-    keys = gather_pixels(k, points.index.unsqueeze(2) + taps).unflatten(-1, (heads, -1))  # (B, N, K*K, H, c)
-    logits = torch.einsum("bnhc,bnkhc->bnhk", query, keys) / math.sqrt(channels // heads)
+    query = sample_bilinear(q, points).unflatten(-1, (call.heads, -1))  # (B, N, H, c)
+    keys = gather_pixels(k, points.index.unsqueeze(2) + taps)
+    keys = keys.unflatten(-1, (call.heads, -1))  # (B, N, K*K, H, c)
+    logits = torch.einsum("bnhc,bnkhc->bnhk", query, keys) / math.sqrt(channels // call.heads)
 
     # the encoding's arguments reach 7,000 rad: never below float32
     wide = torch.promote_types(dtype, torch.float32)

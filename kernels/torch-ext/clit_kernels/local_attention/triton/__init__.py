@@ -1,0 +1,1 @@
+"""Local attention in Triton. Importing this package does not need Triton; its kernels do."""

@@ -1,0 +1,107 @@
+"""What every decoder promises: a window is the crop of the whole, to the bit; lists of positions agree."""
+
+import random
+
+import pytest
+import torch
+
+import clit_zoo
+from clit_zoo.geometry import Coords, Pixels, pixel_centres
+from clit_zoo.model import SuperResolver
+from clit_zoo.zoo.config import ModelConfig
+
+SMALL = {
+    "lit": {"name": "clit", "dim": 16, "heads": 4, "radius": 1, "hidden_dims": [24, 16]},
+    "clit": {"name": "clit", "dim": 16, "heads": 2, "radius": 2, "stages": 3, "hidden_dims": [24, 16]},
+    "liif": {"name": "liif", "hidden_dims": [24, 16]},
+    "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
+}
+SCALES = [1, 1.3, 2, 3.7, 6, 12, (2.5, 5.3)]
+H, W = 38, 51
+
+
+def small(name: str) -> SuperResolver:
+    torch.manual_seed(0)
+    config = ModelConfig("small", {"name": "edsr", "channels": 8, "blocks": 1}, SMALL[name])
+    model = SuperResolver(config).eval()
+    with torch.no_grad():
+        for p in model.decoder.parameters():
+            p.mul_(2)  # so that no part is lost beside the image
+    return model
+
+
+def picture() -> torch.Tensor:
+    return torch.rand(1, 3, H, W, generator=torch.Generator().manual_seed(1))
+
+
+def windows(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]]:
+    """(left, top, right, bottom): one pixel in each corner, thin ones, and others."""
+    generator, (rows, cols) = random.Random(str(size)), size
+    found = [(0, 0, 1, 1), (cols - 1, rows - 1, cols, rows), (0, rows // 2, cols, rows // 2 + 1)]
+    while len(found) < count:
+        left, right = sorted(generator.sample(range(cols + 1), 2))
+        top, bottom = sorted(generator.sample(range(rows + 1), 2))
+        found.append((left, top, min(right, left + 90), min(bottom, top + 60)))
+    return found
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_window_is_the_crop_of_the_whole(name, scale):
+    view = small(name).open(picture())
+    whole = view.render(scale)
+    rows, cols = whole.shape[-2:]
+    for left, top, right, bottom in windows((rows, cols), 8):
+        box = (left * W / cols, top * H / rows, right * W / cols, bottom * H / rows)
+        crop = whole[..., top:bottom, left:right]
+        assert torch.equal(view.render(scale, box=box), crop)
+        if crop.shape[-1] > 1 < crop.shape[-2]:
+            # a size of its own finds the same pixels, where it is that of a whole output's grid
+            assert torch.equal(view.render(size=tuple(crop.shape[-2:]), box=box), crop)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["edsr-light-lit", "edsr-light-clit"])
+@pytest.mark.parametrize("scale", [1, 1.3, 2, 3.7, 4, 6, 12, (2.5, 5.3)], ids=str)
+def test_windows_of_the_shipped_models(name, scale):
+    view = clit_zoo.from_pretrained(name, device="cpu").open(torch.rand(1, 3, 70, 100))
+    whole = view.render(scale)
+    rows, cols = whole.shape[-2:]
+    for left, top, right, bottom in windows((rows, cols), 12):
+        box = (left * 100 / cols, top * 70 / rows, right * 100 / cols, bottom * 70 / rows)
+        assert torch.equal(view.render(scale, box=box), whole[..., top:bottom, left:right])
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_any_window_is_the_list_of_its_positions(name):
+    model, box, size = small(name), (10.25, 3.1, 30.7, 20.9), (77, 90)
+    encoded = model.encode(picture())
+    window = Pixels.window(H, W, box, size=size)
+    y = (3.1 + (pixel_centres(77) + 1) / 2 * (20.9 - 3.1)) / H * 2 - 1
+    x = (10.25 + (pixel_centres(90) + 1) / 2 * (30.7 - 10.25)) / W * 2 - 1
+    coords = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).view(1, -1, 2)
+    cell = torch.tensor([[2 * (20.9 - 3.1) / 77 / H, 2 * (30.7 - 10.25) / 90 / W]])
+    maps = tuple(model.decoder.plan(H, W, window))
+    found, listed = model.decode(encoded, window), model.decode(encoded, Coords(coords, cell, maps))
+    torch.testing.assert_close(found, listed, atol=1e-4, rtol=0)  # edges of 1e-5 of a pixel's precision
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_batch_is_its_pictures_and_half_precision_is_near(name):
+    model, image = small(name), torch.rand(2, 3, 9, 7)
+    with torch.no_grad():
+        out = model(image, (23, 30))
+        torch.testing.assert_close(model(image[1:], (23, 30)), out[1:], atol=1e-5, rtol=0)
+        half = model.to(torch.bfloat16)(image, (23, 30))
+    assert half.dtype == torch.float32 and (half - out).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_a_view_holds(name):
+    """Maps of the picture's size: nothing of the output, and not the input beside them."""
+    view = small(name).open(picture())
+    held = sum(t.untyped_storage().nbytes() for t in view._encoded.prepared)
+    view.render(9)
+    assert sum(t.untyped_storage().nbytes() for t in view._encoded.prepared) == held
+    assert held <= 4 * H * W * (3 + 24) and view._like.color.numel() == 0
