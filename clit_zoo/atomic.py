@@ -1,9 +1,7 @@
 """Atomic writes: a whole file or none."""
 
-from __future__ import annotations
-
-import glob
 import os
+import re
 import stat
 import time
 import uuid
@@ -17,14 +15,18 @@ STALE = 3600
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """An empty file beside `path` to write to, which takes its place when the block ends.
+    """An empty file beside ``path`` to write to, which takes its place when the block ends.
 
     The old file stays until the new one is complete and on the disk. After any exception it is as it was, and
     nothing is left beside it. The new file has the permissions of the old one, else those the umask gives,
     whatever the writer made them. Writers of one path do not see each other's parts; the last one stays.
 
-    Raises OSError (no such folder, no permission, a full disk) or ValueError (no possible path), and whatever
-    the block raises. The folder is not made.
+    Args:
+        path: in a folder that exists.
+
+    Raises:
+        OSError: there is no such folder, no permission, or the disk is full.
+        ValueError: there can be no such path.
     """
     path = Path(path)
     part = _beside(path)
@@ -48,16 +50,23 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def remove_stale(folder: Path, name: str) -> None:
-    """Remove what killed processes have left in a folder: parts of files whose names begin with `name`."""
-    for part in folder.glob(f".{glob.escape(name)}*.part"):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime > STALE:
-                part.unlink()
+def remove_stale(folder: Path, name: str = "") -> None:
+    """Remove what killed processes have left in a folder.
+
+    Args:
+        folder: may be missing.
+        name: of parts of files whose names begin so.
+    """
+    with suppress(OSError):
+        for part in folder.iterdir():
+            found = re.fullmatch(r"\.(.*)\.[0-9a-f]+\.part", part.name, re.DOTALL)
+            with suppress(OSError):
+                if found and found[1].startswith(name) and time.time() - part.lstat().st_mtime > STALE:
+                    part.unlink()
 
 
 def _beside(path: Path) -> Path:
-    """Where `path` is written until it is whole.
+    """Where ``path`` is written until it is whole.
 
     Hidden, so that nobody takes it for a picture or a model; in the same folder, so that replacing is atomic;
     named after it, so that what a power cut leaves behind can be recognised; and no two writers' alike.

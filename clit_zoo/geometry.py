@@ -179,6 +179,12 @@ class Axis(NamedTuple):
         """Pixels [start, stop)."""
         return self._replace(start=self.start + start * self.step, size=stop - start)
 
+    def within(self, n: int, low: int, high: int) -> "Axis":
+        """The same positions for whom pixels [low, high) of the n-pixel input are the whole picture."""
+        start, step, unit = self.start * n - low * self.unit, self.step * n, self.unit * (high - low)
+        divisor = math.gcd(start, step, unit)
+        return Axis(start // divisor, step // divisor, unit // divisor, self.size)
+
     def grown(self, least: int, *maps: int) -> tuple["Axis", int]:
         """This axis with pixels added on both sides, and how many before it, for sums in the whole's order.
 

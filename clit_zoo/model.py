@@ -20,6 +20,7 @@ from .encoders.base import Encoder
 from .errors import ConfigError, ImageError
 from .geometry import Box, Coords, Pixels, Size, Where
 from .imaging.alpha import enlarge_alpha, fill_hidden
+from .tiles import Tiles
 from .zoo.config import ModelConfig
 from .zoo.folder import model_card, write_model_folder
 
@@ -261,7 +262,8 @@ class View:
     """What ``SuperResolver.open`` returns: a picture's maps, ready to be decoded at any size and window.
 
     It holds the decoder's maps, the alpha channel and the metadata; neither the input's colours beside those
-    nor anything of an output's size. Threads may share it.
+    nor anything of an output's size. Of a picture above a megapixel it holds the colours instead, and the
+    maps of some tiles (``tiles``). Threads may share it.
 
     Args:
         model: decodes; its weights must not change while the view lives.
@@ -279,12 +281,12 @@ class View:
         if not isinstance(picture, imaging.Picture):  # whoever made one has its notices
             for notice in decoded.notices:
                 warnings.warn(notice, stacklevel=3)
-        color, self._alpha, self._model = decoded.color, decoded.alpha, model
+        color, self._alpha = decoded.color, decoded.alpha
         self.size: Size = (decoded.height, decoded.width)
         with torch.inference_mode():
             if self._alpha is not None:
                 color = fill_hidden(color, self._alpha)
-            self._encoded = model.encode(color.to(model.device))
+            self._tiles = Tiles(model, color)
         self._device = color.device
         self._like = replace(decoded, color=color.new_empty(0), alpha=None)
 
@@ -317,8 +319,10 @@ class View:
             ScaleError: scale and size are both given or both missing, or out of bounds, or the box is.
         """
         where = Pixels.window(*self.size, box, scale, size)
-        colors = self._model.decode(self._encoded, where, progress=progress)
-        color = colors.float().clamp_(0, 1).unflatten(1, where.size).permute(0, 3, 1, 2).to(self._device)
+        color = torch.empty(self._tiles.batch, *where.size, 3, device=self._device)
+        for rows, cols, colors in self._tiles.decode(where, progress):
+            color[:, rows, cols] = colors.clamp_(0, 1)
+        color = color.permute(0, 3, 1, 2)
         alpha = None if self._alpha is None else enlarge_alpha(self._alpha, where)
         return imaging.encode(replace(self._like, color=color, alpha=alpha))
 

@@ -1,7 +1,7 @@
 """Compare training strategies as Table 5 of the CLIT paper does: one row a model, one column a scale.
 
     for s in u14 u112 alternating; do
-        python examples/finetune.py --model edsr-light-lit --from-scratch --strategy $s --data DIR --out $s/
+        clit-zoo train --model edsr-light-lit --from-scratch --strategy $s --data DIR --out $s/
     done
     python examples/strategies.py Set14/HR u14/model u112/model alternating/model
 
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import clit_zoo
 from clit_zoo.evaluation import Method, evaluate, model_method, published
-from clit_zoo.training.start import first_stages
+from clit_zoo.training.cascade import first_stages, stages_of
 
 
 def methods(names: list[str]) -> Iterator[Method]:
     """The models, and the first stages of cascades."""
     for name in names:
         model = clit_zoo.from_pretrained(name, dtype="float32")
-        stages = getattr(model.decoder, "stages", 1)
+        stages = stages_of(model)
         for count in range(1, stages):
             yield model_method(first_stages(model, count), f"{name}, {count} of {stages} stages")
         yield model_method(model, name if stages == 1 else f"{name}, all {stages} stages")

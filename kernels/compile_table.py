@@ -10,6 +10,7 @@ missing from a kernel that was registered with them. An op registers its kernels
 """
 
 import argparse
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -18,10 +19,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,46 +155,45 @@ def tile_text(tile: Mapping[str, int]) -> str:
     return " ".join(f"{name.removeprefix('num_')}={value}" for name, value in tile.items())
 
 
-def markdown(reports: Sequence[Report], compiler: str) -> str:
-    """The whole table as a page: what each kernel takes at most on each target, then every setting."""
+def digest(specs: Iterable[tuple[Any, str]]) -> str:
+    """Twelve digits for the registered settings and their tiles, of (spec, target) pairs in any order."""
+    lines = sorted(f"{s.name} | {s.label} | {target} | {tile_text(s.tile)}" for s, target in specs)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def markdown(reports: Sequence[Report], compiler: str, settings: str) -> str:
+    """What each kernel takes at most on each target, as a page; and every failure."""
     from clit_kernels.tile_table import shared_memory
 
-    groups: dict[str, dict[str, list[Report]]] = {}
+    groups: dict[tuple[str, str], list[Report]] = {}
     for r in reports:
-        groups.setdefault(r.kernel, {}).setdefault(r.target, []).append(r)
-    failed = sum(bool(r.error) for r in reports)
+        groups.setdefault((r.kernel, r.target), []).append(r)
+    failed = [r for r in reports if r.error]
     limits = ", ".join(f"{shared_memory(target)} on {target}" for target in TARGETS)
     lines = [
         "# The kernels, compiled ahead of time",
         "",
         "Written by `python kernels/compile_table.py --markdown kernels/COMPILED.md`; no GPU takes part. The",
-        "tiles are those of `settings/<chip>.json`, or the heuristics of `<op>/tiles.py`.",
+        "tiles are those of `tile_tables/<chip>.json`, or the heuristics of `<op>/triton/tiles.py`.",
         "",
+        "- settings: shapes, dtypes and kinds of queries; the other columns have the most of all",
         "- registers: of one thread (gfx942: vector and accumulation registers)",
         f"- shared: memory of one block in KiB, which may be {limits}",
         "- spills: bytes",
-        "- matrix: the matrix instruction; float32 has none on NVIDIA's chips, tf32 has",
+        "- matrix: the matrix instructions; float32 has none on NVIDIA's chips, tf32 has",
         "",
-        f"{compiler}: {len(reports)} compiled, {failed} failed.",
+        f"{compiler}: {len(reports)} compiled, {len(failed)} failed; settings {settings}.",
         "",
-        "| kernel | target | settings | most registers | most shared | spills | matrix instructions |",
+        "| kernel | target | settings | registers | shared | spills | matrix |",
         "|---|---|---|---|---|---|---|",
     ]
-    for kernel, targets in groups.items():
-        for target, rows in targets.items():
-            found = ", ".join(sorted({r.matrix for r in rows} - {"-"})) or "-"
-            lines.append(
-                f"| {kernel} | {target} | {len(rows)} | {max(r.registers for r in rows)} | "
-                f"{max(r.shared for r in rows) / 1024:.1f} | {sum(r.spills for r in rows)} | {found} |"
-            )
-    for kernel, targets in groups.items():
-        lines += ["", f"## {kernel}", ""]
-        lines += ["| setting | target | registers | shared | spills | matrix | tile |", "|" + "---|" * 7]
-        order = {label: i for i, label in enumerate(dict.fromkeys(r.label for r in chain(*targets.values())))}
-        for r in sorted(chain(*targets.values()), key=lambda r: order[r.label]):
-            numbers = f"{r.registers} | {r.shared / 1024:.1f} | {r.spills}"
-            error = f" **{r.error}**" if r.error else ""
-            lines.append(f"| {r.label} | {r.target} | {numbers} | {r.matrix} | {r.tile}{error} |")
+    for (kernel, target), rows in groups.items():
+        found = ", ".join(sorted({r.matrix for r in rows} - {"-"})) or "-"
+        lines.append(
+            f"| {kernel} | {target} | {len(rows)} | {max(r.registers for r in rows)} | "
+            f"{max(r.shared for r in rows) / 1024:.1f} | {sum(r.spills for r in rows)} | {found} |"
+        )
+    lines += [f"\n{r.kernel} {r.label} on {r.target}, {r.tile}: **{r.error}**" for r in failed]
     return "\n".join(lines) + "\n"
 
 
@@ -213,7 +212,9 @@ def main() -> int:
     parser.add_argument("--kernel", help="only kernels whose name contains this")
     parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="only settings of this dtype")
     parser.add_argument("--match", default="", help="only settings whose description contains this")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table, all of it, to a page")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write a summary of all of it to a page"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="default: all CPUs")
     args = parser.parse_args()
     if args.markdown and (args.target or args.op or args.kernel or args.dtype or args.match):
@@ -248,7 +249,8 @@ def main() -> int:
     failed = sum(bool(r.error) for r in reports)
     print(f"{len(reports)} compiled, {failed} failed")
     if args.markdown:
-        write(args.markdown, markdown(reports, f"Triton {version('triton')}"))
+        settings = digest((spec, target) for target in TARGETS for spec in registered(None, target))
+        write(args.markdown, markdown(reports, f"Triton {version('triton')}", settings))
     return 1 if failed else 0
 
 

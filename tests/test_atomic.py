@@ -166,12 +166,18 @@ def test_processes_do_not_write_into_each_other(tmp_path):
 
 
 def test_old_parts_are_removed(tmp_path):
-    names = {".a.pt.part": 1, ".a.pt.0f.part": 1, ".b.pt.0f.part": 1, ".a.pt.1f.part": 0, "a.pt": 1}
-    for name, old in names.items():
-        (tmp_path / name).touch()
-        if old:
-            past = (tmp_path / name).stat().st_mtime - STALE - 10
+    for kept, sweep in (({".a.pt.1f.part", ".b.pt.0f.part"}, "a.pt"), ({".a.pt.1f.part"}, "")):
+        ours = {".a.pt.0f.part": 1, ".b.pt.0f.part": 1, ".a.pt.1f.part": 0}
+        others = {"a.pt": 1, ".a.pt.part": 1, ".film.mkv.part": 1, "b.0f.part": 1}
+        for name, old in (ours | others).items():
+            (tmp_path / name).touch()
+            past = (tmp_path / name).stat().st_mtime - (STALE + 10) * old
             os.utime(tmp_path / name, (past, past))
-    remove_stale(tmp_path, "a.pt")
-    assert sorted(os.listdir(tmp_path)) == [".a.pt.1f.part", ".b.pt.0f.part", "a.pt"]
+        remove_stale(tmp_path, sweep)
+        assert set(os.listdir(tmp_path)) == kept | others.keys()
+    with replacing(tmp_path / "c") as part:  # the real name is one of those
+        os.utime(part, (0, 0))
+        remove_stale(tmp_path)
+        assert not part.exists()
+        part.touch()
     remove_stale(tmp_path / "nowhere", "a.pt")

@@ -17,7 +17,7 @@ from ..evaluation.evaluate import check_scales
 from ..pretrained import DTYPES, pick_device
 from .eval import Scales
 from .threads import use_free_cores
-from .upscale.command import Size
+from .upscale.command import WidthByHeight
 
 TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
 
@@ -27,7 +27,7 @@ TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
     "-m", "--model", "models", multiple=True, default=["edsr-light-lit"], show_default=True,
     metavar="NAME|FOLDER|REPO", help="May be given several times. Without published weights: random ones.",
 )  # fmt: skip
-@click.option("--input", "size", type=Size(), default="256x256", show_default=True, help="The picture's.")
+@click.option("--input", "size", type=WidthByHeight(), default="256x256", show_default=True, help="The picture's.")
 @click.option("-s", "--scales", type=Scales(), default="4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
     "--backend", "backends", multiple=True, default=["auto"], show_default=True,
@@ -75,7 +75,7 @@ def command(
         use_free_cores()
     how = [(name, backend, device, dtype) for name, backend in product(models, backends)]
     groups: list[list[Case]] = [
-        [Enlargement(*one, size[::-1], scale) for one in how] for scale in check_scales(scales)
+        [Enlargement(*one, size, scale) for one in how] for scale in check_scales(scales)
     ]
     if train:
         groups.append([Step(*one, batch, patch) for one in how])

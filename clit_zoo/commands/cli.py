@@ -20,6 +20,7 @@ COMMANDS = {
     "list": ("clit_zoo.commands.list", "List the registered models and where their weights are."),
     "info": ("clit_zoo.commands.info", "Show one model's settings, size and weights."),
     "eval": ("clit_zoo.commands.eval", "Measure a model on folders of original pictures."),
+    "train": ("clit_zoo.commands.train", "Train a model on a folder of photographs."),
     "bench": ("clit_zoo.commands.bench", "Time models on this machine."),
     "convert": ("clit_zoo.commands.convert", "Turn a checkpoint of a paper's code into a model folder."),
     "doctor": ("clit_zoo.commands.doctor", "Check versions, devices, decoders, cache and shipped weights."),

@@ -20,9 +20,12 @@ class Decoder(Protocol):
     behind in the module, so threads may share it and what ``prepare`` returns.
 
     Attributes:
+        reach: how far positions see: a colour depends on no feature pixel of the encoder's map more than so
+            many rows or columns from the nearest one.
         backend: who computes, one of ``clit_kernels.BACKENDS``; "auto" takes the fastest that can.
     """
 
+    reach: int
     backend: str
 
     def prepare(self, features: Tensor, image: Tensor) -> Any:

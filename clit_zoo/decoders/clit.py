@@ -87,7 +87,7 @@ class CLIT(nn.Module):
     ):
         super().__init__()
         self.dim, self.heads, self.radius, self.stages = dim, heads, radius, stages
-        self.backend = "auto"
+        self.reach, self.backend = max(radius, 1) + 3, "auto"  # the window, and three convolutions at most
         area = (2 * radius + 1) ** 2
         self.conv_ch = nn.Conv2d(in_channels, dim, 3, padding=1)
         self.conv_vs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(stages))

@@ -58,7 +58,12 @@ class LIIF(nn.Module):
         cell_decode: bool = True,
     ):
         super().__init__()
-        self.backend, self.in_channels, self.side = "auto", in_channels, 3 if feat_unfold else 1
+        self.reach, self.backend, self.in_channels, self.side = (
+            3,
+            "auto",
+            in_channels,
+            3 if feat_unfold else 1,
+        )
         self.local_ensemble, self.cell_decode = local_ensemble, cell_decode
         fan_in = in_channels * self.side**2 + 2 + 2 * cell_decode
         self.imnet = MLP(fan_in, hidden_dims, 3, lambda: nn.ReLU(inplace=True))

@@ -16,12 +16,13 @@ class Encoder(Protocol):
     Attributes:
         out_channels: channels C of its map.
         reach: how far one output pixel sees: it reads no input pixel more than ``reach`` rows or columns
-            away. A picture cut into tiles with that much around them gives the same map.
+            away. A picture cut into tiles with that much around them gives the same map. None where all is
+            read.
         grid: tiles must begin at multiples of so many pixels, 1 for a network of convolutions.
     """
 
     out_channels: int
-    reach: int
+    reach: int | None
     grid: int
 
     def parameters(self) -> Iterator[Parameter]:

@@ -1,77 +1,79 @@
-"""EXIF and ICC profiles: what stays true when the pixels are turned upright and enlarged."""
+"""What a file says of its picture (EXIF, XMP, IPTC, ICC profile, resolution), kept true of the larger one."""
 
-from __future__ import annotations
+import re
+from typing import Any, NamedTuple
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 from PIL import Image
 
-ORIENTATION = 0x0112
+ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+XMP, IPTC, ICC = 700, 33723, 34675
 _DESCRIPTION, _LAYOUTS = 0x010E, ('{"shape"', "<?xml", "<OME", "ImageJ=")
-EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 _PIXEL_WIDTH, _PIXEL_HEIGHT, _INTEROP = 0xA002, 0xA003, 0xA005
+_CM_PER_INCH = 2.54
 
-# Tags that describe how a TIFF file lays out its pixels, or that are carried apart (resolution, ICC), or that
-# say something about the old pixels (thumbnails, XMP's own copy of the orientation): none may reach the new
-# file.
+# Tags that say how a TIFF file lays out its pixels, that are carried apart (XMP, IPTC, ICC, resolution), or
+# that say something about the old pixels (thumbnails): none may reach the new file's EXIF.
 _DROPPED = {
     *range(254, 260), 262, 263, 266, 273, *range(277, 285), 290, 291, 296, 301, *range(317, 326), 330, 332,
     *range(338, 343), 347, *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675, 37724, 50838, 50839,
 }  # fmt: skip
 
 
-def read_exif(exif: Callable[[], Image.Exif]) -> tuple[int, bytes | None]:
-    """(orientation 1–8, EXIF bytes with the orientation reset to 1 and layout tags dropped, or None)."""
+class Metadata(NamedTuple):
+    """What survives beside the pixels. The orientation is applied to them, and 1 wherever it stands."""
+
+    icc: bytes | None = None
+    exif: bytes | None = None  # as Pillow's ``Exif.tobytes`` writes it
+    xmp: bytes | None = None
+    iptc: bytes | None = None  # records of IPTC-IIM
+    dpi: tuple[float, float] | None = None  # (x, y)
+
+    def of_size(self, size: tuple[int, int]) -> "Metadata":
+        """The metadata with the picture's new size (H, W) entered where the old one stood."""
+        if self.exif is None:
+            return self
+        exif = Image.Exif()
+        exif.load(self.exif)
+        return self._replace(exif=clean_exif(exif, size))
+
+
+def orientation_of(exif: Image.Exif) -> int:
+    """1 to 8 (TIFF 6.0, tag 274)."""
     try:
-        entries = exif()
-        orientation = entries.get(ORIENTATION, 1)
-        orientation = int(orientation) if orientation in range(1, 9) else 1
-    except Exception:  # malformed EXIF raises almost anything in Pillow; the pixels are what matters
-        return 1, None
-    return orientation, _cleaned(entries, None)
+        value = int(exif.get(ORIENTATION, 1))
+    except (TypeError, ValueError):
+        return 1
+    return value if 1 <= value <= 8 else 1
 
 
-def exif_from_bytes(data: bytes) -> Image.Exif:
-    exif = Image.Exif()
-    exif.load(data)
-    return exif
+def clean_exif(exif: Image.Exif, size: tuple[int, int] | None = None) -> bytes | None:
+    """Its bytes without the layout of the old file and with orientation 1; None where nothing is left.
 
-
-def exif_for(exif: bytes | None, width: int, height: int) -> bytes | None:
-    """EXIF bytes with the picture's new size entered where the old one stood."""
-    if exif is None:
-        return None
-    try:
-        return _cleaned(exif_from_bytes(exif), (width, height))
-    except Exception:  # as above
-        return None
-
-
-def _cleaned(exif: Image.Exif, size: tuple[int, int] | None) -> bytes | None:
+    Args:
+        exif: as Pillow reads it; malformed entries raise almost anything, and then all are left out, for the
+            pixels are what matters.
+        size: (H, W), entered where the EXIF named the old one.
+    """
     try:
         clean = Image.Exif()
         for tag, value in exif.items():
-            if tag not in _DROPPED and tag not in (EXIF_IFD, GPS_IFD) and not _tells_layout(tag, value):
+            layout = tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)  # by tifffile, OME, ImageJ
+            if tag not in _DROPPED and tag not in (EXIF_IFD, GPS_IFD) and not layout:
                 clean[tag] = writable(value)
         for ifd in (EXIF_IFD, GPS_IFD):
             entries = {tag: writable(value) for tag, value in exif.get_ifd(ifd).items()}
-            if size and ifd == EXIF_IFD:
-                entries |= {t: n for t, n in zip((_PIXEL_WIDTH, _PIXEL_HEIGHT), size) if t in entries}
             entries.pop(_INTEROP, None)  # an offset into the old file
+            if size and ifd == EXIF_IFD:
+                new = {_PIXEL_HEIGHT: size[0], _PIXEL_WIDTH: size[1]}
+                entries |= {tag: side for tag, side in new.items() if tag in entries}
             if entries:
                 clean[ifd] = entries
         if ORIENTATION in clean:
             clean[ORIENTATION] = 1
         return clean.tobytes() if len(clean) else None
-    except Exception:  # an entry of a type Pillow reads but cannot write
+    except Exception:
         return None
-
-
-def _tells_layout(tag: int, value: Any) -> bool:
-    """Whether it is a description by which programs find the old pixels: tifffile's, OME's or ImageJ's."""
-    return tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)
 
 
 class _Text(str):
@@ -94,19 +96,29 @@ def writable(value: Any) -> Any:
     return _Text(value) if isinstance(value, str) else value
 
 
+def clean_xmp(xmp: Any) -> bytes | None:
+    """The packet with its own copy of the orientation set to 1; None for what is none."""
+    if not isinstance(xmp, bytes) or not xmp:
+        return None
+    return re.sub(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[1-8]""", rb"\g<1>1", xmp)
+
+
 def fitting_icc(icc: bytes | None, gray: bool) -> bytes | None:
-    """The profile if it is for this number of channels, else None (a CMYK profile on RGB pixels is a lie)."""
+    """The profile if it is for this number of channels, else None: a CMYK profile on RGB pixels is a lie."""
     space = b"GRAY" if gray else b"RGB "
     return icc if icc is not None and icc[16:20] == space else None
 
 
-def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an (h, w, …) array upright by its EXIF orientation (TIFF 6.0, tag 274)."""
-    if orientation > 4:  # 5–8 exchange rows and columns
-        samples = samples.swapaxes(0, 1)
-    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
-    return np.flip(samples, flips)
+def dpi_of_tags(tags: Any) -> tuple[float, float] | None:
+    """Pixels per inch (x, y) by a TIFF's tags; None where they do not say."""
+    inch = {2: 1.0, 3: _CM_PER_INCH}.get(tags.get(RESOLUTION_UNIT, 2))  # unit 1 gives a pixel's shape only
+    try:
+        return plausible_dpi(tags[X_RESOLUTION] * inch, tags[Y_RESOLUTION] * inch)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
 
 
-def plausible_dpi(x: float, y: float) -> tuple[float, float] | None:
+def plausible_dpi(x: Any, y: Any) -> tuple[float, float] | None:
+    """Pixels per inch as floats, or None for what cannot be."""
+    x, y = float(x), float(y)
     return (x, y) if 0 < x < 1e6 and 0 < y < 1e6 else None

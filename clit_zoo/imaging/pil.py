@@ -1,8 +1,8 @@
 """PIL images in any mode <-> Picture."""
 
-from __future__ import annotations
-
 import io
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,110 +10,114 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from ..errors import ImageError
 from . import metadata
-from .picture import Origin, Picture, from_samples, to_samples
+from .metadata import Metadata, fitting_icc
+from .picture import SAMPLE_TYPES, Origin, Picture, from_samples, to_samples
+
+SEVERAL = "holds several frames or pages: only the first is enlarged."
 
 # Modes whose samples are read as they stand; the others are converted to one of these first.
 _PLAIN = {"L", "LA", "RGB", "RGBA"}
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
-def from_pil(image: Image.Image, source: str, kind: str = "pil") -> Picture:
-    """Upright Picture of a PIL image; colour spaces other than gray and RGB are converted.
+def from_pil(
+    image: Image.Image, source: str, kind: str = "pil", exact: Callable[[], np.ndarray] | None = None
+) -> Picture:
+    """The upright Picture of a PIL image; colour spaces other than gray and RGB are converted.
 
-    kind "path": the image was opened here, and its first frame is taken; a caller's image ("pil") is taken at
-    the frame it stands at, and stays there.
+    Args:
+        image: of any mode. The frame it stands at is taken, and it stays there.
+        source: its name in messages.
+        kind: "path" where the image was opened here, and a note on further frames is due.
+        exact: gives the samples where Pillow would cut their bits; called when Pillow has found no damage.
+
+    Raises:
+        ImageError: its mode or its values cannot be enlarged.
     """
     if 0 in image.size:
         raise ImageError(f"{source} has no pixels: its size is {image.width}×{image.height}.")
     notices = []
-    # Counting goes through the frames and back, which undoes what loading did: so first count, then load.
-    frames = _frames(image) if kind == "path" else 1
-    if frames > 1:
-        notices.append(f"{source} holds {frames} frames or pages: only the first is enlarged.")
+    # Looking for frames moves to the second and back, which undoes what loading did: first look, then load.
+    if kind == "path" and _is_several(image):
+        notices.append(f"{source} {SEVERAL}")
     sides_exchanged = _load(image)
-    orientation, exif = metadata.read_exif(image.getexif)
-    icc, dpi = image.info.get("icc_profile") or None, _resolution(image)
-    bits, mode = 8, image.mode
-
-    if mode in _SIXTEEN:
-        bits, samples = 16, np.asarray(image).astype(np.uint16)
-    elif mode == "I":
-        bits, samples = 16, _sixteen_from_int32(np.asarray(image), source)
-    elif mode == "F":
-        bits, samples = 32, np.asarray(image)
+    exif = _exif(image)
+    orientation = metadata.orientation_of(exif)
+    kept = _metadata(image, exif, exchanged=sides_exchanged or orientation > 4)
+    if exact is not None:
+        samples = exact()
+    elif image.mode in _SIXTEEN:
+        samples = np.asarray(image).astype(np.uint16)
+    elif image.mode == "I":
+        samples = _sixteen_from_int32(np.asarray(image), source)
+    elif image.mode == "F":
+        samples = np.asarray(image)
     else:
-        plain, notice = _plain(image, icc, source)
+        plain, notice = _plain(image, kept.icc, source)
         if notice:
             notices.append(notice)
-            icc = None
+            kept = kept._replace(icc=None)
         samples = np.asarray(plain)
-
-    if orientation > 1:
-        samples = metadata.upright(samples, orientation)
-    if dpi and (sides_exchanged or orientation > 4):
-        dpi = dpi[::-1]
-    samples = samples if samples.ndim == 3 else samples[:, :, None]
-    color, alpha, gray = from_samples(samples, source)
-    return Picture(
-        color=color,
-        alpha=alpha,
-        gray=gray,
-        bits=bits,
-        icc=metadata.fitting_icc(icc, gray),
-        exif=exif,
-        dpi=dpi,
+    if image.info.get("bit_depth", 8) > 8:  # pillow-heif's
+        notices.append(f"{source}: its {image.info['bit_depth']}-bit samples were read as 8 bits.")
+    return upright_picture(
+        samples,
+        orientation,
+        source,
+        metadata=kept,
         notices=tuple(notices),
-        source=source,
-        origin=Origin(kind, mode=mode),
+        origin=Origin(kind, mode=image.mode),
     )
+
+
+def upright_picture(
+    samples: np.ndarray, orientation: int, source: str, *, metadata: Metadata, **kept: Any
+) -> Picture:
+    """The Picture of stored samples (h, w) or (h, w, c), turned by their EXIF orientation."""
+    if orientation > 4:  # 5–8 exchange rows and columns
+        samples = samples.swapaxes(0, 1)
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    gray = samples.ndim == 2 or samples.shape[2] < 3
+    metadata = metadata._replace(icc=fitting_icc(metadata.icc, gray))
+    return from_samples(np.flip(samples, flips), source, metadata=metadata, **kept)
 
 
 def to_pil(picture: Picture) -> tuple[Image.Image, list[str]]:
     """A PIL image (8 bits; "I;16", "I" or "F" for gray) and notices of what PIL could not hold."""
     notices = []
-    deep = picture.gray and picture.alpha is None
-    if picture.bits == 32 and deep:
-        image = Image.fromarray(to_samples(picture, np.float32)[0, :, :, 0])
-    elif picture.bits == 16 and deep:
-        samples = to_samples(picture, np.uint16)[0, :, :, 0]
-        image = Image.fromarray(samples.astype(np.int32) if picture.origin.mode == "I" else samples)
-    else:
-        if picture.bits > 8:
-            notices.append(
-                f"{picture.source} has {picture.bits} bits per sample and a PIL image of this kind holds 8; "
-                "use clit_zoo.imaging.read and write to keep them."
-            )
-        samples = to_samples(picture, np.uint8)[0]
-        image = Image.fromarray(samples[:, :, 0] if samples.shape[-1] == 1 else samples)
-    exif = metadata.exif_for(picture.exif, picture.width, picture.height)
-    image.info |= {
-        key: value
-        for key, value in (("icc_profile", picture.icc), ("exif", exif), ("dpi", picture.dpi))
-        if value is not None
-    }
+    deep = picture.gray and picture.alpha is None and picture.bits > 8
+    if picture.bits > 8 and not deep:
+        notices.append(
+            f"{picture.source} has {picture.bits} bits per sample and a PIL image of this kind holds 8; "
+            "use clit_zoo.imaging.read and write to keep them."
+        )
+    samples = to_samples(picture, SAMPLE_TYPES[picture.bits if deep else 8])[0]
+    image = Image.fromarray(samples[:, :, 0] if samples.shape[-1] == 1 else samples)
+    if picture.origin.mode == "I" and image.mode == "I;16":
+        image = image.convert("I")
+    kept = picture.metadata.of_size((picture.height, picture.width))
+    info = {"icc_profile": kept.icc, "exif": kept.exif, "xmp": kept.xmp, "dpi": kept.dpi}
+    image.info |= {key: value for key, value in info.items() if value is not None}
     return image, notices
 
 
 def has_alpha(image: Image.Image) -> bool:
+    """Whether the image has transparency in any of Pillow's forms."""
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or image.has_transparency_data
 
 
 def _plain(image: Image.Image, icc: bytes | None, source: str) -> tuple[Image.Image, str | None]:
-    """The image in a mode of `_PLAIN`, and a notice if its colours were converted."""
+    """The image in a mode of ``_PLAIN``, and a notice if its colours were converted."""
     if image.mode == "LAB" or (image.mode == "CMYK" and icc is not None):
-        try:
+        with suppress(ImageCms.PyCMSError):  # a broken profile: convert without it
+            lab = image.mode == "LAB"
             profile: Any = (
-                ImageCms.createProfile("LAB")
-                if image.mode == "LAB"
-                else ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
+                ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(icc or b""))
             )
-            converted = ImageCms.profileToProfile(
-                image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            srgb = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
             if converted is not None:
                 return converted, f"{source}: {image.mode} colours were converted to sRGB."
-        except ImageCms.PyCMSError:
-            pass  # a broken profile: convert without it
     if image.mode in _PLAIN and not (image.has_transparency_data and image.mode in ("L", "RGB")):
         return image, None
     gray = image.mode in ("1", "L", "La", "LA")
@@ -149,15 +153,35 @@ def _load(image: Image.Image) -> bool:
     return turned or (width != height and image.size == (height, width))
 
 
-def _frames(image: Image.Image) -> int:
+def _is_several(image: Image.Image) -> bool:
     # An MPO's further pictures are previews or the other eye; a PSD's are layers of the first.
     if image.format in ("MPO", "PSD"):
-        return 1
+        return False
     try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # counting reads the whole file, and a damaged tail must not lose the first frame
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # damage behind the first frame must not lose it
         image.seek(0)
-        return 1
+        return True
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    try:
+        return image.getexif()
+    except Exception:  # malformed EXIF raises almost anything; the pixels are what matters
+        return Image.Exif()
+
+
+def _metadata(image: Image.Image, exif: Image.Exif, *, exchanged: bool) -> Metadata:
+    """What Pillow has read beside the pixels; ``exchanged``: the sides will be, and so the resolutions."""
+    info, dpi = image.info, _resolution(image)
+    resources = info.get("photoshop")  # of a JPEG, by number
+    return Metadata(
+        icc=info.get("icc_profile") or None,
+        exif=metadata.clean_exif(exif),
+        xmp=metadata.clean_xmp(info.get("xmp")),
+        iptc=resources.get(0x0404) if isinstance(resources, dict) else None,
+        dpi=dpi[::-1] if dpi and exchanged else dpi,
+    )
 
 
 def _resolution(image: Image.Image) -> tuple[float, float] | None:
@@ -167,6 +191,6 @@ def _resolution(image: Image.Image) -> tuple[float, float] | None:
             absent = [size for tag, size in ((282, x), (283, y)) if tag not in image.tag_v2]
             if 1 in absent:  # what Pillow says of a file that says nothing
                 return None
-        return metadata.plausible_dpi(float(x), float(y))
+        return metadata.plausible_dpi(x, y)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None

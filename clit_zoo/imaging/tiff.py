@@ -1,13 +1,8 @@
-"""TIFF with more than 8 bits per sample (read), and every TIFF (write), through tifffile."""
-
-from __future__ import annotations
+"""TIFF through tifffile and imagecodecs: those of more than 8 bits per sample are read, all are written."""
 
 import io
-import os
-import struct
-import zlib
-from dataclasses import dataclass
-from typing import IO, Any
+import math
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -15,34 +10,64 @@ from PIL import Image, TiffImagePlugin
 
 from ..errors import ImageError
 from . import metadata
+from .formats import SAVE_AS
+from .metadata import Metadata
+from .picture import Picture
+from .pil import SEVERAL, upright_picture
 
-_BLACK_IS_MAX, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
-_ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples (TIFF 6.0, tag 338)
-_CENTIMETRE = 3
-_LZW, _ZIP = 5, (8, 32946)  # Compression (tag 259)
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_BLACK_IS_MAX, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # PhotometricInterpretation (TIFF 6.0, tag 262)
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples (tag 338)
+_OLD_JPEG = 6  # Compression (tag 259)
+_IMAGE_LENGTH = 257
+
+# Compressions of bytes: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard. tifffile tells each decoder
+# how many bytes a strip or tile must give; those of pictures (JPEG 2000 …) give as many as their data say.
+_BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)
+
+# A tile may be larger than the picture, and is decoded whole. As many bytes as 4096×4096 RGBA of 32 bits.
+_MAX_TILE_BYTES = 2**28
+
+# What a TIFF with 32-bit offsets holds, less room for what stands beside the pixels.
+_MAX_CLASSIC = 2**32 - 2**25
 
 
-@dataclass(frozen=True)
-class TiffHeader:
-    """First page of a deep TIFF; `alpha` is the ExtraSamples value of its alpha channel, 0 for none."""
+class Layout(NamedTuple):
+    """How the first page of a deep TIFF stores its pixels."""
 
-    width: int
     height: int
+    width: int
     dtype: np.dtype
     photometric: int
-    color_samples: int
-    samples: int
-    alpha: int
-    planar: bool
-    pages: int
+    colors: int  # samples of colour
+    samples: int  # all
+    alpha: int  # ExtraSamples of the alpha channel; 0 for none
+    orientation: int
+
+    @property
+    def bits(self) -> int:
+        """As a Picture counts them."""
+        return 16 if self.dtype.kind == "u" else 32
 
 
-def parse_header(file: tifffile.TiffFile, source: str) -> TiffHeader | None:
-    """Header of a TIFF with more than 8 bits per sample; None for the others, which Pillow reads whole.
+def first_page(file: IO[bytes]) -> Any:
+    """tifffile's page, or None for what is no TIFF or one that only Pillow may understand."""
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    try:
+        return tifffile.TiffFile(file).pages[0] if head in SIGNATURES else None
+    except Exception:  # Pillow will say what is wrong with it
+        return None
 
-    ImageError for sample types that cannot be enlarged.
+
+def deep_layout(page: Any, source: str) -> Layout | None:
+    """The layout of a page with more than 8 bits per sample; None for the others, which Pillow reads.
+
+    Raises:
+        ImageError: samples that cannot be enlarged.
     """
-    page: Any = file.pages[0]
     bits = page.bitspersample
     signed = page.dtype is not None and page.dtype.kind == "i"  # which Pillow only calls unknown
     if (max(bits) if isinstance(bits, tuple) else bits) <= 8 and not signed:
@@ -60,224 +85,180 @@ def parse_header(file: tifffile.TiffFile, source: str) -> TiffHeader | None:
         )
     extras = tuple(int(extra) for extra in page.extrasamples)
     alpha = extras[0] if extras and extras[0] in (_ASSOCIATED, _UNASSOCIATED) else 0
-    return TiffHeader(
-        page.imagewidth,
-        page.imagelength,
-        page.dtype,
-        int(page.photometric),
-        colors,
-        page.samplesperpixel,
-        alpha,
-        page.planarconfig == 2 and page.samplesperpixel > 1,
-        len(file.pages),
+    size = (page.imagelength, page.imagewidth)
+    return Layout(
+        *size, page.dtype, int(page.photometric), colors, page.samplesperpixel, alpha,
+        metadata.orientation_of(_exif(page)),
+    )  # fmt: skip
+
+
+def check_segments(page: Any, source: str) -> None:
+    """Refuse a page whose strips or tiles are missing, empty or cut off: they would be read as black.
+
+    Raises:
+        ImageError: with the first reason found.
+    """
+    if page.compression == _OLD_JPEG:  # whose data may lie elsewhere
+        return
+    high, wide = page.imagelength, page.imagewidth
+    bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, wide)
+    if page.is_tiled and rows * columns * page.samplesperpixel * bits // 8 > _MAX_TILE_BYTES:
+        raise ImageError(
+            f"{source} has tiles of {columns}×{rows} pixels, too large to be decoded: {SAVE_AS}."
+        )
+    planes = page.samplesperpixel if page.planarconfig == 2 else 1
+    needed = math.ceil(high / rows) * math.ceil(wide / columns) * planes * page.imagedepth
+    sizes = page.databytecounts
+    ends = [start + count for start, count in zip(page.dataoffsets, sizes)]
+    if len(ends) < needed or any(start < 1 or count < 1 for start, count in zip(page.dataoffsets, sizes)):
+        raise ImageError(f"{source} is damaged: some of its strips or tiles are missing; copy it again.")
+    whole_bytes = page.compression == 1 and bits >= 8 and not page.is_subsampled
+    if max(ends) > page.parent.filehandle.size or (whole_bytes and sum(sizes) < page.nbytes):
+        raise ImageError(f"{source}: the file ends before its last pixel; copy or download it again.")
+
+
+def read_deep(page: Any, layout: Layout, source: str) -> Picture:
+    """The Picture of a page: uint16 or floating point, gray or RGB, with its alpha if it has one.
+
+    Raises:
+        ImageError: its compression is of pictures, or its strips are damaged.
+    """
+    if page.compression not in _BYTEWISE:
+        raise ImageError(
+            f"{source}: TIFF of {page.bitspersample} bits with {page.compression.name} compression cannot be "
+            "read here; save it with LZW, ZIP or no compression."
+        )
+    check_segments(page, source)
+    try:
+        samples = page.asarray()
+    except Exception:
+        if page.is_tiled or page.rowsperstrip > layout.height or not layout.height % page.rowsperstrip:
+            raise
+        samples = _with_whole_strips(page)
+    if page.planarconfig == 2:
+        samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
+    samples = samples.reshape(layout.height, layout.width, layout.samples)
+    notices = [f"{source} {SEVERAL}"] if len(page.parent.pages) > 1 else []
+    values = samples.astype(np.float32)
+    if layout.bits == 16:
+        values /= 65535
+    colors = values[:, :, : layout.colors]
+    if layout.photometric == _BLACK_IS_MAX:
+        colors = 1 - colors
+    if layout.photometric == _CMYK:
+        colors = (1 - colors[:, :, :3]) * (1 - colors[:, :, 3:])
+        notices.append(f"{source}: CMYK colours were converted to RGB.")
+    if layout.alpha:
+        alpha = values[:, :, layout.colors, None]
+        if layout.alpha == _ASSOCIATED:
+            colors = np.clip(colors / np.maximum(alpha, np.finfo(np.float32).tiny), 0, 1)
+        colors = np.concatenate([colors, alpha], axis=-1)
+    elif layout.samples > layout.colors:
+        notices.append(f"{source}: its extra channels, which are not marked as transparency, are left out.")
+    exif = _exif(page)
+    dpi = metadata.dpi_of_tags(exif)
+    kept = Metadata(
+        icc=_bytes(exif.get(metadata.ICC)),
+        exif=metadata.clean_exif(exif),
+        xmp=metadata.clean_xmp(_bytes(exif.get(metadata.XMP))),
+        iptc=iptc_of(page),
+        dpi=dpi[::-1] if dpi and layout.orientation > 4 else dpi,
+    )
+    return upright_picture(
+        colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
     )
 
 
-def read_pixels(file: tifffile.TiffFile, header: TiffHeader, source: str) -> tuple[np.ndarray, list[str]]:
-    """(h, w, c) upright-agnostic samples (uint16 or float), gray or RGB, alpha last if any; and notices."""
-    page: Any = file.pages[0]
-    size = file.filehandle.size
-    if any(start + count > size for start, count in zip(page.dataoffsets, page.databytecounts)):
-        raise ImageError(f"{source}: the file ends before its last pixel; copy or download it again.")
-    try:
-        samples = np.asarray(page.asarray())
-    except ValueError as error:
-        # tifffile leaves some codecs and the floating-point predictor to the optional imagecodecs.
-        if "imagecodecs" not in str(error):
-            raise
-        samples = _read_strips(page, header, source)
-    layout = (header.samples, header.height, header.width)
-    samples = samples.reshape(layout if header.planar else (*layout[1:], layout[0]))
-    if header.planar:
-        samples = np.moveaxis(samples, 0, -1)
-
-    notices = []
-    if header.pages > 1:
-        notices.append(f"{source} holds {header.pages} frames or pages: only the first is enlarged.")
-    colors, full = samples[:, :, : header.color_samples], _full_scale(samples.dtype)
-    if header.photometric == _BLACK_IS_MAX:
-        colors = (full - colors).astype(samples.dtype)
-    if header.photometric == _CMYK:
-        ink = colors.astype(np.float32) / full
-        colors = ((1 - ink[:, :, :3]) * (1 - ink[:, :, 3:]) * full + 0.5 * (full > 1)).astype(samples.dtype)
-        notices.append(f"{source}: CMYK colours were converted to RGB.")
-    if header.alpha:
-        alpha = samples[:, :, header.color_samples, None]
-        if header.alpha == _ASSOCIATED:
-            straight = colors / np.maximum(alpha, np.finfo(np.float32).tiny).astype(np.float32)
-            colors = (np.clip(straight, 0, 1) * full + 0.5 * (full > 1)).astype(samples.dtype)
-        colors = np.concatenate([colors, alpha], axis=-1)
-    elif header.samples > header.color_samples:
-        notices.append(f"{source}: its extra channels, which are not marked as transparency, are left out.")
-    return colors, notices
+def _with_whole_strips(page: Any) -> np.ndarray:
+    """The samples where the last strip is stored as long as the others, which decoders must be told."""
+    page.parent.filehandle.seek(0)
+    file = io.BytesIO(page.parent.filehandle.read())
+    rows = math.ceil(page.imagelength / page.rowsperstrip) * page.rowsperstrip
+    first_page(file).tags[_IMAGE_LENGTH].overwrite(rows)
+    samples = first_page(file).asarray()
+    planes = page.planarconfig == 2 and page.samplesperpixel > 1
+    return samples[:, : page.imagelength] if planes else samples[: page.imagelength]
 
 
-def icc_of(file: tifffile.TiffFile) -> bytes | None:
-    page: Any = file.pages[0]
-    tag = page.tags.get(34675)
-    return bytes(tag.value) if tag is not None else None
+def iptc_of(page: Any) -> bytes | None:
+    """The IPTC records of a page, of which Pillow reads but the first number."""
+    return _bytes(page.tags.valueof(metadata.IPTC))
 
 
-def dpi_of(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Pixels per inch (XResolution, YResolution, ResolutionUnit)."""
-    page: Any = file.pages[0]
-    try:
-        (xn, xd), (yn, yd) = page.tags[282].value, page.tags[283].value
-        unit = int(page.tags[296].value) if 296 in page.tags else 2
-        inch = {2: 1.0, _CENTIMETRE: 2.54}[unit]  # unit 1 gives a pixel's shape only
-        return metadata.plausible_dpi(xn / xd * inch, yn / yd * inch)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-
-
-def exif_of(file: IO[bytes]) -> Image.Exif:
-    """A TIFF file is itself laid out as EXIF."""
-    exif = Image.Exif()
-    file.seek(0)
-    exif.load_from_fp(file)
-    return exif
-
-
-def write_tiff(
-    path: str | os.PathLike,
-    samples: np.ndarray,
-    *,
-    icc: bytes | None = None,
-    exif: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-) -> None:
-    """Write (h, w, c) uint8, uint16 or float32 samples, deflated; BigTIFF where 4 GB do not suffice."""
+def encode(samples: np.ndarray, kept: Metadata) -> bytes:
+    """A TIFF of (h, w, c) uint8, uint16 or float32 samples, deflated; BigTIFF where 4 GB do not suffice."""
     channels = samples.shape[-1]
-    entries = metadata.exif_from_bytes(exif) if exif else Image.Exif()
-    subs = {tag: dict(entries.get_ifd(tag)) for tag in (metadata.EXIF_IFD, metadata.GPS_IFD)}
-    subs = {tag: values for tag, values in subs.items() if values}
-    texts: list[tuple] = [
-        (t, "s", 0, metadata.writable(v), True)
-        for t, v in entries.items()
-        if isinstance(v, str) and t not in _OURS
+    exif = Image.Exif()
+    if kept.exif:
+        exif.load(kept.exif)
+    texts = [
+        (tag, "s", 0, metadata.writable(text), True) for tag, text in exif.items() if isinstance(text, str)
     ]
-    pointers: list[tuple] = [(_POINTERS[tag], "I", 1, 0, True) for tag in subs]
-    orientation: list[tuple] = [(metadata.ORIENTATION, "H", 1, 1, True)]
+    packets = [
+        (tag, kind, len(data), data, True)
+        for tag, kind, data in ((metadata.XMP, "B", kept.xmp), (metadata.IPTC, 7, kept.iptc))
+        if data
+    ]
+    folders = {tag: dict(exif.get_ifd(tag)) for tag in _FOLDERS}
+    big = samples.nbytes > _MAX_CLASSIC
+    first = 16 if big else 8  # where the first directory lies: a valid pointer until the right one is known
+    pointers = [(_FOLDERS[tag], "I", 1, first, True) for tag, entries in folders.items() if entries]
+    file = io.BytesIO()
     tifffile.imwrite(
-        path,
+        file,
         samples if channels > 1 else samples[:, :, 0],
         byteorder="<",
+        bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         compression="zlib",
         predictor=samples.dtype.kind == "u",
         rowsperstrip=max(1, min(samples.shape[0], 2**20 // samples[0].nbytes)),
-        iccprofile=icc,
-        resolution=dpi,
-        resolutionunit="INCH" if dpi else None,
+        iccprofile=kept.icc,
+        resolution=kept.dpi,
+        resolutionunit="INCH" if kept.dpi else None,
         metadata=None,
         software=False,
-        extratags=texts + pointers + orientation,
+        extratags=[*texts, *packets, *pointers, (metadata.ORIENTATION, "H", 1, 1, True)],
     )
-    if subs:
-        _append_ifds(path, subs)
+    if pointers:
+        _append_folders(file, folders)
+    return file.getvalue()
 
 
 # tifffile writes these two only when they are given by name.
-_POINTERS: dict[int, str] = {metadata.EXIF_IFD: "ExifTag", metadata.GPS_IFD: "GPSTag"}
-_OURS = {282, 283, 296, 34675}  # written through tifffile's own arguments
+_FOLDERS = {metadata.EXIF_IFD: "ExifTag", metadata.GPS_IFD: "GPSTag"}
 
 
-def _append_ifds(path: str | os.PathLike, subs: dict[int, dict[int, Any]]) -> None:
-    """Put the EXIF and GPS directories behind the pixels and let the placeholder tags point at them."""
-    with open(path, "r+b") as raw:
-        slots, big = _value_slots(raw)
-        head = b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)
-        for tag in sorted(subs.keys() & slots.keys()):
-            ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=tag)
-            for key, value in subs[tag].items():
-                ifd[key] = metadata.writable(value)
-            start = raw.seek(0, os.SEEK_END)
-            if start % 2:  # directories begin on a word boundary
-                start += raw.write(b"\0")
-            if start >= 2**32:  # beyond a LONG pointer: the picture matters more than its shutter time
-                return
-            raw.write(ifd.tobytes(start))
-            raw.seek(slots[tag])
-            raw.write(struct.pack("<I", start))
+def _append_folders(file: io.BytesIO, folders: dict[int, dict[int, Any]]) -> None:
+    """Put the EXIF and GPS directories, which tifffile does not write, behind the pixels."""
+    file.seek(0)
+    with tifffile.TiffFile(file) as pages:
+        page: Any = pages.pages[0]
+        head = b"II+\0\x08\0\0\0" + bytes(8) if pages.is_bigtiff else b"II*\0" + bytes(4)
+        for tag, entries in folders.items():
+            folder = TiffImagePlugin.ImageFileDirectory_v2(head, group=tag)
+            for key, value in entries.items():
+                folder[key] = metadata.writable(value)
+            start = file.seek(0, io.SEEK_END)
+            start += file.write(bytes(start % 2))  # directories begin on a word boundary
+            if entries and start < 2**32:  # the pointer is a LONG
+                file.write(folder.tobytes(start))
+                page.tags[tag].overwrite(start)
 
 
-def _value_slots(raw: IO[bytes]) -> tuple[dict[int, int], bool]:
-    """Where a little-endian TIFF's first directory keeps each tag's value, and whether it is a BigTIFF."""
-    big = raw.read(4)[2] == 43
-    offset, count, entry, value = (8, "<Q", 20, 12) if big else (4, "<H", 12, 8)
-    raw.seek(offset)
-    (start,) = struct.unpack("<Q" if big else "<I", raw.read(8 if big else 4))
-    raw.seek(start)
-    (entries,) = struct.unpack(count, raw.read(struct.calcsize(count)))
-    start = raw.tell()
-    table = raw.read(entries * entry)
-    return {
-        struct.unpack_from("<H", table, i * entry)[0]: start + i * entry + value for i in range(entries)
-    }, big
+def _exif(page: Any) -> Image.Exif:
+    """A TIFF file is itself laid out as EXIF."""
+    exif, file = Image.Exif(), page.parent.filehandle
+    try:
+        file.seek(0)
+        exif.load_from_fp(file)
+        return exif
+    except Exception:  # malformed entries raise almost anything; the pixels are what matters
+        return Image.Exif()
 
 
-def _full_scale(dtype: np.dtype) -> int:
-    return 65535 if dtype.kind == "u" else 1
-
-
-def _read_strips(page: Any, header: TiffHeader, source: str) -> np.ndarray:
-    """Strips that are LZW-compressed (the usual one) or stored with the floating-point predictor."""
-    if (
-        page.compression not in (1, _LZW, *_ZIP)
-        or page.is_tiled
-        or page.fillorder != 1
-        or page.predictor not in (1, 2, 3)
-    ):
-        raise ImageError(
-            f"{source}: this TIFF's compression ({page.compression.name}, {header.dtype}) needs the package "
-            "imagecodecs: `pip install imagecodecs`, or save it with LZW, ZIP or no compression in strips."
-        )
-    per_pixel = 1 if header.planar else header.samples
-    planes = header.samples if header.planar else 1
-    dtype = header.dtype.newbyteorder(page.parent.byteorder)
-    strip_rows = min(page.rowsperstrip, header.height)
-    tops = [(plane, top) for plane in range(planes) for top in range(0, header.height, strip_rows)]
-    out = np.empty((planes, header.height, header.width, per_pixel), header.dtype.newbyteorder("="))
-    for (plane, top), start, count in zip(tops, page.dataoffsets, page.databytecounts, strict=True):
-        rows = min(strip_rows, header.height - top)
-        page.parent.filehandle.seek(start)
-        packed = page.parent.filehandle.read(count)
-        line = header.width * per_pixel * dtype.itemsize
-        if page.compression == _LZW:
-            data = _lzw(packed, rows, line)
-        else:
-            data = zlib.decompress(packed) if page.compression in _ZIP else packed
-        if len(data) < rows * line:
-            raise ValueError("a strip is shorter than its rows")
-        strip = np.frombuffer(data, np.uint8, rows * line).reshape(rows, line)
-        out[plane, top : top + rows] = _unpredicted(strip, page.predictor, dtype, header.width, per_pixel)
-    return out
-
-
-def _unpredicted(strip: np.ndarray, predictor: int, dtype: np.dtype, width: int, samples: int) -> np.ndarray:
-    """Undo horizontal differencing (2) or the floating-point predictor (3, Adobe TIFF technical note 3)."""
-    rows = len(strip)
-    if predictor == 3:
-        # Bytes were split into planes, the most significant first, then differenced at a pixel's distance.
-        bytewise = strip.reshape(rows, -1, samples).cumsum(axis=1, dtype=np.uint8)
-        planes = bytewise.reshape(rows, dtype.itemsize, width * samples).swapaxes(1, 2)
-        return np.ascontiguousarray(planes).view(dtype.newbyteorder(">")).reshape(rows, width, samples)
-    values = strip.view(dtype).reshape(rows, width, samples)
-    if predictor == 2 and dtype.kind == "u":
-        return values.astype(np.uint16).cumsum(axis=1, dtype=np.uint16)
-    if predictor == 2:
-        raise ValueError("horizontal differencing of floating-point samples")
-    return values
-
-
-def _lzw(packed: bytes, rows: int, line: int) -> bytes:
-    """LZW through Pillow's libtiff: the strip is presented to it as an 8-bit gray picture of its bytes."""
-    tags = [(256, line), (257, rows), (258, 8), (259, 5), (262, 1), (273, 122), (277, 1), (278, rows)]
-    tags.append((279, len(packed)))
-    ifd = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    fake = b"II*\0" + struct.pack("<IH", 8, len(tags)) + ifd + struct.pack("<I", 0) + packed
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(fake)) as image:
-        image.load()
-        return image.tobytes()
+def _bytes(value: Any) -> bytes | None:
+    return value if isinstance(value, bytes) else None

@@ -1,24 +1,29 @@
-"""A Picture into a file: the whole file or nothing, with its profile, EXIF and resolution."""
+"""A Picture into a file: the whole file or nothing, with all that stands beside its pixels."""
 
-from __future__ import annotations
-
+import io
 import os
+import struct
+import zlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import torch
 from PIL import Image, ImageColor
+from PIL.PngImagePlugin import putchunk
 
 from ..atomic import replacing
 from ..errors import ImageError
-from . import metadata, png, tiff
-from .formats import OutputFormat, check_output, format_of, stored_bits
-from .picture import Picture, bands, to_samples
+from . import metadata, tiff
+from .formats import check_output, output_format, stored_bits
+from .metadata import Metadata
+from .picture import SAMPLE_TYPES, Picture, to_samples
 
 DEFAULT_QUALITY = 95
-_MAX_JPEG_EXIF = 65533  # one APP1 segment
-_DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
+_MAX_SEGMENT = 65533  # bytes of a JPEG's marker
+_XMP_HEAD, _IPTC_HEAD = b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
+_METRES_PER_INCH = 0.0254
 
 
 def write(
@@ -28,43 +33,46 @@ def write(
     quality: int | None = None,
     flatten: str | None = None,
 ) -> list[str]:
-    """Write one picture, whole or not at all (see `clit_zoo.atomic`); returns notices.
+    """Write one picture, whole or not at all: it is encoded in memory first (see ``clit_zoo.atomic``).
 
-    format: "png", "jpeg", "webp" or "tiff"; by the path's extension if None.
-    quality: 1 to 100, 95 if None, for JPEG and WebP; 100 makes WebP lossless. PNG and TIFF always are.
-    flatten: a background colour ("white", "#202020") to lay a transparent picture on.
-    Raises ImageError if the format cannot hold the picture or the file cannot be written.
+    Args:
+        picture: not a batch.
+        path: where to.
+        format: "png", "jpeg", "webp" or "tiff"; by the path's suffix if None.
+        quality: 1 to 100, 95 if None, for JPEG and WebP; 100 makes WebP lossless. PNG and TIFF always are.
+        flatten: a background colour ("white", "#202020") to lay a transparent picture on.
+
+    Returns:
+        Notices of what the file could not hold.
+
+    Raises:
+        ImageError: the format cannot hold the picture, or the file cannot be written.
     """
-    form = format_of(format or path)
-    if picture.color.shape[0] != 1:
-        raise ImageError(
-            f"cannot write a batch of {picture.color.shape[0]} pictures into one file: write each."
-        )
+    form = output_format(format or path)
+    assert form.output is not None
+    if len(picture.color) != 1:
+        raise ImageError(f"cannot write a batch of {len(picture.color)} pictures into one file: write each.")
     if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"quality {quality} is outside 1…100.")
     if flatten is not None:
         picture = flattened(picture, flatten)
-    notices = check_output(
-        form.name, picture.width, picture.height, alpha=picture.alpha is not None, bits=picture.bits
-    )
-    samples = to_samples(picture, _DTYPES[stored_bits(form, picture.bits)])[0]
-    exif = metadata.exif_for(picture.exif, picture.width, picture.height)
-    if exif and form.name == "jpeg" and len(exif) > _MAX_JPEG_EXIF:
-        exif = None
-        notices.append("the EXIF data is too long for JPEG and was left out.")
-    gray = picture.gray and form.gray
-    icc = metadata.fitting_icc(picture.icc, gray)
-    kept: dict[str, Any] = {"icc": icc, "exif": exif, "dpi": picture.dpi}
-
+    size = (picture.height, picture.width)
+    notices = check_output(form.name, size, alpha=picture.alpha is not None, bits=picture.bits)
+    samples = to_samples(picture, SAMPLE_TYPES[stored_bits(form.output, picture.bits)])[0]
+    kept = picture.metadata.of_size(size)
+    kept = kept._replace(icc=metadata.fitting_icc(kept.icc, picture.gray and form.output.gray))
+    if form.name == "jpeg":
+        kept, left_out = _that_fits_jpeg(kept)
+        notices += left_out
     try:
+        if form.name == "tiff":
+            data = tiff.encode(samples, kept)
+        elif form.name == "png":
+            data = _png(samples, kept)
+        else:
+            data = _pillow(samples, form.name, quality or DEFAULT_QUALITY, kept)
         with replacing(path) as part:
-            if form.name == "tiff":
-                tiff.write_tiff(part, samples, **kept)
-            elif samples.dtype == np.uint16:
-                with open(part, "wb") as file:
-                    png.write_png(file, samples, **kept)
-            else:
-                _write_pillow(part, samples, form, quality or DEFAULT_QUALITY, kept)
+            part.write_bytes(data)
     except (OSError, ValueError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(
@@ -74,7 +82,15 @@ def write(
 
 
 def flattened(picture: Picture, background: str) -> Picture:
-    """The picture laid on a background of a CSS colour name or #rrggbb; without alpha it stays as it is."""
+    """The picture laid on a colour; without alpha it stays as it is.
+
+    Args:
+        picture: of any kind.
+        background: a CSS colour name or #rrggbb.
+
+    Raises:
+        ImageError: it is no colour.
+    """
     try:
         rgb = ImageColor.getrgb(background)[:3]
     except ValueError as error:
@@ -84,28 +100,60 @@ def flattened(picture: Picture, background: str) -> Picture:
     if picture.alpha is None:
         return picture
     ground = picture.color.new_tensor(rgb).div(255)[None, :, None, None]
-    color = picture.color.clone()
-    for rows in bands(picture.height, picture.width):
-        weight = picture.alpha[:, :, rows].to(color)
-        color[:, :, rows] = ground + (color[:, :, rows] - ground) * weight
-    gray = picture.gray and len(set(rgb)) == 1
-    return replace(picture, color=color, alpha=None, gray=gray)
+    color = torch.lerp(ground, picture.color, picture.alpha.to(picture.color))
+    return replace(picture, color=color, alpha=None, gray=picture.gray and len(set(rgb)) == 1)
 
 
-def _write_pillow(
-    path: Path, samples: np.ndarray, form: OutputFormat, quality: int, kept: dict[str, Any]
-) -> None:
-    image = Image.fromarray(samples[:, :, 0] if samples.shape[-1] == 1 else samples)
+def _png(samples: np.ndarray, kept: Metadata) -> bytes:
+    """Pixels of 8 or 16 bits by libpng, the other chunks between its header and its pixels."""
+    pixels = imagecodecs.png_encode(samples[:, :, 0] if samples.shape[-1] == 1 else samples)
+    file = io.BytesIO()
+    file.write(pixels[:_IHDR_END])
+    if kept.icc is not None:
+        putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(kept.icc))
+    if kept.dpi is not None:
+        putchunk(file, b"pHYs", struct.pack(">IIB", *(round(n / _METRES_PER_INCH) for n in kept.dpi), 1))
+    if kept.exif is not None:
+        putchunk(file, b"eXIf", kept.exif.removeprefix(b"Exif\0\0"))
+    if kept.xmp is not None:
+        putchunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0", kept.xmp)
+    file.write(pixels[_IHDR_END:])
+    return file.getvalue()
+
+
+_IHDR_END = 33  # signature and header, always of this length
+
+
+def _pillow(samples: np.ndarray, name: str, quality: int, kept: Metadata) -> bytes:
+    """A JPEG or WebP."""
     options: dict[str, Any] = {
-        key: value
-        for key, value in (("icc_profile", kept["icc"]), ("exif", kept["exif"]), ("dpi", kept["dpi"]))
-        if value is not None
+        "icc_profile": kept.icc,
+        "exif": kept.exif,
+        "xmp": kept.xmp,
+        "quality": quality,
     }
-    if form.name == "jpeg":
+    if name == "jpeg":
         # Full colour resolution: halving it is what a person enlarges pictures to get rid of.
-        options |= {"quality": quality, "subsampling": 0}
-    elif form.name == "webp":
-        options |= {"quality": quality, "lossless": quality == 100, "exact": True}
-        options.pop("dpi", None)
-    with open(path, "wb") as file:
-        image.save(file, form.name.upper(), **options)
+        options |= {"subsampling": 0, "dpi": kept.dpi}
+        if kept.iptc is not None:
+            options["extra"] = _jpeg_iptc(kept.iptc)
+    else:
+        options |= {"lossless": quality == 100, "exact": True}
+    image = Image.fromarray(samples[:, :, 0] if samples.shape[-1] == 1 else samples)
+    file = io.BytesIO()  # Pillow writes a JPEG in one call, and on a full disk does not look how much of it
+    image.save(file, name.upper(), **{key: value for key, value in options.items() if value is not None})
+    return file.getvalue()
+
+
+def _jpeg_iptc(iptc: bytes) -> bytes:
+    """The APP13 marker in which a JPEG holds IPTC records, as an image resource of Photoshop's."""
+    resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc + bytes(len(iptc) % 2)
+    return b"\xff\xed" + struct.pack(">H", 2 + len(_IPTC_HEAD) + len(resource)) + _IPTC_HEAD + resource
+
+
+def _that_fits_jpeg(kept: Metadata) -> tuple[Metadata, list[str]]:
+    """The metadata without those longer than one marker of a JPEG, and notices of them."""
+    room = {"exif": 0, "xmp": len(_XMP_HEAD), "iptc": len(_IPTC_HEAD) + 13}
+    too_long = [name for name, head in room.items() if len(getattr(kept, name) or b"") + head > _MAX_SEGMENT]
+    notices = [f"the {name.upper()} data is too long for JPEG and was left out." for name in too_long]
+    return kept._replace(**dict.fromkeys(too_long)), notices

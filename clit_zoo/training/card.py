@@ -5,61 +5,69 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 from ..evaluation import Results, render
-from ..zoo.config import ModelConfig
 from ..zoo.folder import model_card
+from .log import duration
 from .recipe import Recipe
+from .state import RunState, changes
 
 HUB_OPTIONS = ("--model", "--datasets", "--data-name")
 """Options whose values may be identifiers of the Hub, "organisation/name", which look like paths."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """What there is to say of a run.
+class Provenance:
+    """Where a model comes from, as far as the run cannot know.
 
     Attributes:
         start: what it started from, in words.
         data: the pictures, in words.
-        steps: done so far; seconds: spent training; device: in words; processes: how many.
-        command: how it was started.
-        license: the weights' licence, an identifier of the Hub; datasets: identifiers of the Hub.
-        history: what was changed on the way, in words.
+        command: how it was started; may hold paths, of which the card shows the last part.
+        license: the weights' licence, an identifier of the Hub.
+        datasets: identifiers of the Hub.
     """
 
     start: str
     data: str
-    steps: int
-    seconds: float
-    device: str
-    processes: int = 1
     command: Sequence[str] = ()
     license: str | None = None
     datasets: tuple[str, ...] = ()
-    history: tuple[str, ...] = ()
 
 
 def training_card(
-    config: ModelConfig, recipe: Recipe, training: Training, results: Results | None = None
+    provenance: Provenance, recipe: Recipe, state: RunState, place: str, results: Results | None = None
 ) -> str:
-    """README.md of the model."""
-    patches = training.steps * recipe.batch
-    planned = max(recipe.steps, training.steps)  # a run may have been made shorter than it is
+    """The text of README.md.
+
+    Args:
+        provenance: where the model comes from.
+        recipe: how it is trained from here on.
+        state: of the run.
+        place: where it is trained, in words.
+        results: what it scores.
+    """
+    patches = state.step * recipe.batch
+    planned = max(recipe.steps, state.step)  # a run may have been made shorter than it is
     average = " The weights are the average over the last steps." if recipe.ema else ""
-    processes = f", {training.processes} processes" if training.processes > 1 else ""
+    history = state.history or [{"data": provenance.data}]
     paragraphs = [
         "## Training",
-        f"From {training.start}, on {training.data}.",
-        f"{training.steps:,} of {planned:,} steps of {recipe.batch} patches of {recipe.patch}×"
-        f"{recipe.patch} ({patches:,} patches) in {_duration(training.seconds)} on {training.device}"
-        f"{processes}. The paper trains its one-stage models for 1,000,000 steps of 32 patches, and 500,000 "
-        f"more for each stage of a cascade.{average}",
+        f"From {provenance.start}, on {history[0]['data']}.",
+        f"{state.step:,} of {planned:,} steps of {recipe.batch} patches of {recipe.patch}×{recipe.patch} "
+        f"({patches:,} patches) in {duration(state.seconds)} on {place}. The field's papers train for a "
+        f"million steps of 16 to 32 patches.{average}",
     ]
-    if training.history:
-        paragraphs.append(f"Changed on the way: {'; '.join(training.history)}.")
-    if training.command:
-        paragraphs.append("```\n" + " ".join(map(shlex.quote, _public(training.command))) + "\n```")
+    later = [
+        f"from step {entry['step']:,}: {'; '.join(changes(before, entry))}"
+        for before, entry in pairwise(history)
+    ]
+    if later:
+        paragraphs.append(f"Changed on the way: {'; '.join(later)}.")
+    if provenance.command:
+        words = map(shlex.quote, _public(provenance.command))
+        paragraphs.append("```\n" + " ".join(words) + "\n```")
     settings = ", ".join(f"{key} {value}" for key, value in asdict(recipe).items() if key != "steps")
     paragraphs.append(f"Settings: {settings}.")
     if results is not None and results.scores:
@@ -67,7 +75,10 @@ def training_card(
         paragraphs += ["## Figures", f"As measured, beside the paper's. Protocols: {protocols}."]
         paragraphs.append(render(results, "markdown").strip())
     return model_card(
-        config, body="\n\n".join(paragraphs), license=training.license, datasets=training.datasets
+        state.model.config,
+        body="\n\n".join(paragraphs),
+        license=provenance.license,
+        datasets=provenance.datasets,
     )
 
 
@@ -91,9 +102,3 @@ def _short(value: str, option: str) -> str:
     if option in HUB_OPTIONS and hub_id and not os.path.exists(value):
         return value
     return os.path.basename(os.path.normpath(value)) if os.path.basename(value) != value else value
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"

@@ -1,4 +1,4 @@
-"""A run's whole state in one file, which is there whole or not at all."""
+"""The file that holds a run's state: there whole or not at all, with checksums that are read."""
 
 import pickle
 import zipfile
@@ -11,13 +11,13 @@ import torch
 from ..atomic import remove_stale, replacing
 from ..errors import ClitZooError
 
-FORMAT = "clit_zoo run/1"
+FORMAT = "clit_zoo run/2"
 
-# what zipfile and torch raise over files cut short or overwritten
-_DAMAGE = (
+DAMAGE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+"""What zipfile and torch raise over files cut short or overwritten."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -50,11 +50,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if record is not None:
             raise ValueError(f"the checksum of {record} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise ClitZooError(
             f"the checkpoint {path} is damaged ({reason}): move it away to start anew"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ClitZooError(f"{path} is no checkpoint of this version's training: give another folder")
+        raise ClitZooError(f"{path} was not written by this version of clit-zoo: give another folder")
     return state

@@ -1,8 +1,10 @@
-"""What a run reports: log.jsonl, and TensorBoard where it is installed."""
+"""What a run reports: its pace, log.jsonl, and TensorBoard where it is installed."""
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,49 @@ from tqdm import tqdm
 from ..atomic import replacing
 
 LOG_FILE = "log.jsonl"
+
+
+class Pace:
+    """How fast a run is, and how much of its time it waits for data; validating and saving do not count."""
+
+    def __init__(self) -> None:
+        self.steps, self.seconds, self.waited, self._first = 0, 0.0, 0.0, 0.0
+
+    def add(self, seconds: float, waited: float) -> None:
+        """Count a step that took ``seconds``, of which it waited ``waited`` for data."""
+        if not self.steps:
+            self._first = seconds
+        self.steps += 1
+        self.seconds += seconds
+        self.waited += waited
+
+    @property
+    def speed(self) -> float:
+        """Steps a second."""
+        return self.steps / self.seconds if self.seconds else 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time spent waiting for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def forecast(self, steps: int) -> str:
+        """How long ``steps`` more will take, in words; from two steps on."""
+        each = (self.seconds - self._first) / (self.steps - 1)  # the first compiles and fills caches
+        end = datetime.now() + timedelta(seconds=each * steps)
+        return (
+            f"{each:.2g} s a step: the {steps:,} left take about {duration(each * steps)}, until "
+            f"{end:%a %H:%M}; validation comes on top"
+        )
+
+
+def duration(seconds: float) -> str:
+    """In words, with two digits or more."""
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
 class Log:
@@ -34,54 +79,51 @@ class Log:
         self.missing: str | None = None
         self._warned = self._torn = False
         self._writer: Any = None
-        if self.path.exists():
-            self._try(lambda: _drop_after(self.path, step))
+        with self._forgiving():
+            _drop_after(self.path, step)
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 self.missing = "TensorBoard is not installed (pip install 'clit-zoo[train]'): log.jsonl only"
-            else:
-                self._try(lambda: self._open(SummaryWriter, folder / "tensorboard", step + 1))
+                return
+            with self._forgiving():
+                self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def row(self, step: int, **values: Any) -> None:
         """One line of log.jsonl; numbers, also one level down, go to TensorBoard."""
-        written = self._try(lambda: self._append(json.dumps({"step": step, **values}) + "\n"))
-        self._torn = not written
-        self._try(lambda: self._add_scalars(step, values), tensorboard=True)
+        with self._forgiving():
+            self._append(json.dumps({"step": step, **values}) + "\n")
+        with self._forgiving(tensorboard=True) as writer:
+            for key, value in values.items():
+                for tail, number in value.items() if isinstance(value, dict) else (("", value),):
+                    if writer is not None and isinstance(number, int | float):
+                        writer.add_scalar(f"{key}/{tail}" if tail else key, number, step)
 
     def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
         """A picture (H, W, 3) uint8, for TensorBoard."""
-        self._try(lambda: self._add_image(step, name, pixels), tensorboard=True)
+        with self._forgiving(tensorboard=True) as writer:
+            if writer is not None:
+                writer.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is still held back."""
-        if self._writer is not None:
-            self._try(self._writer.close, tensorboard=True)
+        with self._forgiving(tensorboard=True) as writer:
+            if writer is not None:
+                writer.close()
 
     def _append(self, line: str) -> None:
+        # the line before may have been cut short: end it, lest this one become part of it
+        line, self._torn = "\n" * self._torn + line, True
         with open(self.path, "a", encoding="utf-8") as file:
-            # the line before may have been cut short: end it, lest this one become part of it
-            file.write("\n" * self._torn + line)
+            file.write(line)
+        self._torn = False
 
-    def _open(self, writer: Any, folder: Path, purge_step: int) -> None:
-        self._writer = writer(str(folder), purge_step=purge_step)
-
-    def _add_scalars(self, step: int, values: dict[str, Any]) -> None:
-        if self._writer is not None:
-            for key, value in values.items():
-                for tail, number in value.items() if isinstance(value, dict) else (("", value),):
-                    if isinstance(number, int | float):
-                        self._writer.add_scalar(f"{key}/{tail}" if tail else key, number, step)
-
-    def _add_image(self, step: int, name: str, pixels: np.ndarray) -> None:
-        if self._writer is not None:
-            self._writer.add_image(name, pixels, step, dataformats="HWC")
-
-    def _try(self, write: Callable[[], None], tensorboard: bool = False) -> bool:
-        """Call ``write``; False, with a warning the first time, where the disk refuses."""
+    @contextmanager
+    def _forgiving(self, tensorboard: bool = False) -> Iterator[Any]:
+        """Warn where the disk refuses for the first time, and go on; gives TensorBoard's writer."""
         try:
-            write()
+            yield self._writer
         except OSError as error:
             if tensorboard:
                 self._writer = None  # its thread ends with the first error
@@ -92,8 +134,6 @@ class Log:
                     f"Warning: the log {self.path} cannot be written ({reason}); training goes on: make room",
                     file=sys.stderr,
                 )
-            return False
-        return True
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -110,6 +150,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
     kept = [row for row in read_log(path.parent) if row["step"] <= step]
     with replacing(path) as part:
         part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -3,120 +3,62 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-
-ORDER, LOGICAL = "order", "logical"
-"""Mark in Muon's state: its columns are in the order (in, kh, kw), whatever the memory format."""
+from torch import nn
+from torch.optim import Adam, Muon
 
 
-class MuonWithAdam:
-    """torch's Muon for matrices and convolution kernels, Adam for everything else.
+class Optimizer:
+    """Adam, the papers' optimizer; or torch's Muon for matrices and convolution kernels, Adam for the rest.
 
-    Muon takes matrices only; a convolution kernel (out, in, kh, kw) is given to it as a view
-    (out, in * kh * kw). ``match_rms_adamw`` scales its steps so that Adam's learning rates carry over.
-    Frozen parameters (without ``requires_grad``) are left alone.
-
-    The columns of the views, and so of the momentum, are in the order in which memory holds the kernel. In
-    ``state_dict`` they are in the order (in, kh, kw), so that a run may go on in another memory format.
+    Muon takes matrices only and is given copies: a convolution kernel (out, in, kh, kw) as
+    (out, in * kh * kw), whatever its order in memory. ``match_rms_adamw`` scales its steps so that Adam's
+    learning rates carry over. Frozen parameters (without ``requires_grad``) and those without a gradient are
+    left alone.
     """
 
-    def __init__(self, model: nn.Module, lr: float):
+    def __init__(self, model: nn.Module, lr: float, *, muon: bool):
         trained = [p for p in model.parameters() if p.requires_grad]
         # layers from or to colours and coordinates have no spectrum to speak of
-        self.sources = [p for p in trained if p.dim() >= 2 and min(p.shape[:2]) > 3]
+        self.sources = [p for p in trained if muon and p.dim() >= 2 and min(p.shape[:2]) > 3]
+        self.matrices = [nn.Parameter(p.detach().flatten(1).clone()) for p in self.sources]
         chosen = {id(p) for p in self.sources}
-        self.views = [nn.Parameter(_matrix(p.detach(), p)) for p in self.sources]
-        for source, view in zip(self.sources, self.views, strict=True):
-            assert source.data_ptr() == view.data_ptr(), "kernels must be stored densely"
-        self.muon = torch.optim.Muon(self.views, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        self.adam = Adam([p for p in trained if id(p) not in chosen], lr=lr)
+        rest = [p for p in trained if id(p) not in chosen]
+        self.parts: dict[str, torch.optim.Optimizer] = {"adam": Adam(rest, lr=lr)}
+        if self.sources:
+            self.parts["muon"] = Muon(self.matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
 
-    def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the next step."""
-        _set_lr(self.muon, lr)
-        _set_lr(self.adam, lr)
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Update all parameters from their gradients, at a learning rate."""
+        pairs = list(zip(self.sources, self.matrices, strict=True))
+        for source, matrix in pairs:
+            matrix.copy_(source.flatten(1))
+            matrix.grad = None if source.grad is None else source.grad.flatten(1)
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
+        for source, matrix in pairs:
+            source.copy_(matrix.view_as(source))
 
-    def step(self) -> None:
-        """Update all parameters from their gradients."""
-        for source, view in zip(self.sources, self.views, strict=True):
-            view.grad = None if source.grad is None else _matrix(source.grad, source)
-        self.muon.step()
-        self.adam.step()
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
-    def state_dict(self) -> dict:
-        """State of both optimizers."""
-        muon = self.muon.state_dict()
-        muon["state"] = self._reordered(muon["state"], _columns_in_order)
-        return {"muon": {**muon, ORDER: LOGICAL}, "adam": self.adam.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Restore ``state_dict``'s result; without the mark of the order, one in memory's order."""
-        muon = dict(state["muon"])
-        if muon.pop(ORDER, None) == LOGICAL:
-            muon["state"] = self._reordered(
-                muon["state"], lambda x, p: _matrix(x.reshape(p.shape), p).contiguous()
-            )
-        self.muon.load_state_dict(muon)
-        self.adam.load_state_dict(state["adam"])
-
-    def _reordered(self, state: dict, order: Callable[[Tensor, Tensor], Tensor]) -> dict:
-        """A copy of Muon's state with its tensors passed through ``order(momentum, parameter)``."""
-        return {
-            index: {key: order(value, self.sources[index]) for key, value in values.items()}
-            for index, values in state.items()
-        }
-
-
-class AdamOnly:
-    """torch's Adam on all parameters: the paper's optimizer."""
-
-    def __init__(self, model: nn.Module, lr: float):
-        self.adam = Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
-
-    def set_lr(self, lr: float) -> None:
-        """Set the learning rate of the next step."""
-        _set_lr(self.adam, lr)
-
-    def step(self) -> None:
-        """Update all parameters from their gradients."""
-        self.adam.step()
-
-    def state_dict(self) -> dict:
-        """The optimizer's state."""
-        return {"adam": self.adam.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``'s result."""
-        self.adam.load_state_dict(state["adam"])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, float], MuonWithAdam | AdamOnly]] = {
-    "adam": AdamOnly,
-    "muon": MuonWithAdam,
+OPTIMIZERS: dict[str, Callable[[nn.Module, float], Optimizer]] = {
+    "adam": partial(Optimizer, muon=False),
+    "muon": partial(Optimizer, muon=True),
 }
-
-
-def _matrix(x: Tensor, parameter: Tensor) -> Tensor:
-    """``x`` as (out, rest), its columns in the order in which ``parameter`` stores them: a view of it."""
-    if x.dim() == 4 and not parameter.is_contiguous():  # channels-last
-        return x.permute(0, 2, 3, 1).flatten(1)
-    return x.flatten(1)
-
-
-def _columns_in_order(x: Tensor, parameter: Tensor) -> Tensor:
-    """The inverse of ``_matrix``: columns in the order (in, kh, kw)."""
-    if parameter.dim() == 4 and not parameter.is_contiguous():
-        out, inner, height, width = parameter.shape
-        return x.reshape(out, height, width, inner).permute(0, 3, 1, 2).flatten(1)
-    return x
-
-
-def _set_lr(optimizer: Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
 
 
 def cosine(step: int, steps: int, warmup: int) -> float:
@@ -140,12 +82,12 @@ def trapezoid(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, fall))
 
 
-# Share of the top learning rate at (step, steps, warmup).
 SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "cosine": cosine,
     "halving": halving,
     "trapezoid": trapezoid,
 }
+"""The share of the top learning rate at (step, steps, warmup)."""
 
 
 class Average:

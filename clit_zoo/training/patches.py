@@ -5,6 +5,7 @@ one would have seen, several processes see what one would have seen, and the dat
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,15 +16,13 @@ from torch import Tensor
 from clit_kernels.position_bias import has_float64
 
 from .. import geometry
+from ..errors import ConfigError
 from ..geometry import Axis, Blocks, Coords, Raster
 from .degrade import DEGRADATIONS
 from .drawings import drawing
 from .photographs import Photographs
-from .strategies import STRATEGIES, clip_factors, map_sides
-
-QUERIES = ("stratified", "uniform")
-BLOCK = 8
-"""Pixels of the last map that a block of queries spans; with its halo it has 2 (radius + 1) more."""
+from .recipe import Recipe
+from .strategies import BLOCK, STRATEGIES, clip_factors, map_sides
 
 SHEET_ROWS, SHEET_PAIRS = 8, 4
 
@@ -51,54 +50,53 @@ class Batch(NamedTuple):
         return self._each(lambda t: t.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        fields: dict[str, Any] = self.where._asdict()
-        make: Any = type(self.where)
-        where = make(**{k: change(v) if isinstance(v, Tensor) else v for k, v in fields.items()})
-        return Batch(change(self.image), where, change(self.target))
+        fields = self.where._asdict().items()
+        changed: dict[str, Any] = {name: change(value) for name, value in fields if isinstance(value, Tensor)}
+        return Batch(change(self.image), self.where._replace(**changed), change(self.target))
 
 
-class Draw(NamedTuple):
-    """How patches are drawn.
+@dataclass(frozen=True)
+class Draw:
+    """How a recipe's patches are drawn for a model of so many stages.
 
-    Attributes:
-        strategy: one of ``STRATEGIES``.
-        stages: of the model; frozen: the first of them that are not trained.
-        patch: low-resolution side in pixels.
-        queries: "uniform" draws p * p of the patch's pixels as the authors do. "stratified" draws one near
-            each low-resolution pixel, which takes no gathers, or, where a step passes several stages, small
-            blocks spread evenly over the patch, which take no large maps.
-        seed: of everything random here.
-        degrade: one of ``DEGRADATIONS``, or "" for clean patches, reduced by antialiased bicubic.
-        drawings: share of the patches that are made-up text and lines instead of photographs.
+    Raises:
+        ConfigError: the strategy trains one stage only, and there are more; or none is left to train.
     """
 
-    strategy: str
+    recipe: Recipe
     stages: int
-    frozen: int
-    patch: int
-    queries: str
-    seed: int
-    degrade: str = ""
-    drawings: float = 0.0
+
+    def __post_init__(self) -> None:
+        frozen, strategy = self.recipe.freeze_stages, self.recipe.strategy
+        if frozen >= self.stages:
+            raise ConfigError(
+                f"freeze_stages {frozen} leaves nothing to train: this model has {self.stages} stages."
+            )
+        if self.stages > 1 and strategy != "cumulative":
+            raise ConfigError(
+                f"strategy {strategy!r} trains one stage, and this model has {self.stages}: take "
+                "'cumulative'."
+            )
 
     def batch(self, photographs: Photographs, step: int, samples: Sequence[int]) -> Batch:
         """The samples of a step."""
-        ranges = STRATEGIES[self.strategy](step, self.stages, self.frozen)
-        largest = photographs.reach / self.patch
+        recipe = self.recipe
+        ranges = STRATEGIES[recipe.strategy](step, self.stages, recipe.freeze_stages)
+        largest = photographs.reach / recipe.patch
         factors: tuple[float, ...] = ()
         if len(ranges) > 1:  # all patches of the step share their maps' sizes, so they share the factors
-            rng = np.random.default_rng((self.seed, 0, step))
+            rng = np.random.default_rng((recipe.seed, 0, step))
             factors = clip_factors([rng.uniform(*r) for r in ranges], largest)
         drawn = []
         for sample in samples:
-            rng = np.random.default_rng((self.seed, 1, step, sample))
+            rng = np.random.default_rng((recipe.seed, 1, step, sample))
             own = factors or clip_factors([rng.uniform(*ranges[0])], largest)
             drawn.append(self._patch(photographs, rng, own))
         image, positions, target, cell = (torch.stack(part) for part in zip(*drawn, strict=True))
-        sides, _ = map_sides(self.patch, factors or (1.0,))
+        sides, _ = map_sides(recipe.patch, factors or (1.0,))
         maps = tuple((n, n) for n in sides)
         where: Raster | Coords | Blocks
-        if self.queries == "uniform":
+        if recipe.queries == "uniform":
             where = Coords(positions, cell, maps)
         elif len(ranges) > 1:
             where = Blocks(positions, cell, maps, BLOCK / sides[-1])
@@ -108,8 +106,8 @@ class Draw(NamedTuple):
 
     def sheet(self, photographs: Photographs) -> np.ndarray:
         """A picture (H, W, 3) uint8 to look at: low-resolution patches, each left of its original, at ×3."""
-        rng = np.random.default_rng((self.seed, 3))
-        rows, side = [], 3 * self.patch
+        rng = np.random.default_rng((self.recipe.seed, 3))
+        rows, side = [], 3 * self.recipe.patch
         for _ in range(SHEET_ROWS):
             pairs = [self.pair(photographs, rng, side) for _ in range(SHEET_PAIRS)]
             shown = [(low.repeat_interleave(3, 1).repeat_interleave(3, 2), high) for low, high in pairs]
@@ -118,32 +116,32 @@ class Draw(NamedTuple):
 
     def pair(self, photographs: Photographs, rng: np.random.Generator, side: int) -> tuple[Tensor, Tensor]:
         """A low-resolution patch (3, patch, patch) and its original (3, side, side), both uint8."""
-        if self.drawings and rng.random() < self.drawings:
-            crop = drawing(side, side / self.patch, rng)
+        if self.recipe.drawings and rng.random() < self.recipe.drawings:
+            crop = drawing(side, side / self.recipe.patch, rng)
         else:
             source = photographs.draw(rng, side)
             top, left = (int(rng.integers(0, n - side + 1)) for n in source.shape[1:])
             crop = source[:, top : top + side, left : left + side]
-        if self.degrade:
+        if self.recipe.degrade:
             pixels = np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
-            low = DEGRADATIONS[self.degrade](pixels, self.patch, rng)
+            low = DEGRADATIONS[self.recipe.degrade](pixels, self.recipe.patch, rng)
             return torch.from_numpy(low.copy()).permute(2, 0, 1), crop
-        small = (self.patch, self.patch)
+        small = (self.recipe.patch, self.recipe.patch)
         return F.interpolate(crop.unsqueeze(0), small, mode="bicubic", antialias=True)[0], crop
 
     def _patch(
         self, photographs: Photographs, rng: np.random.Generator, factors: tuple[float, ...]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        maps, side = map_sides(self.patch, factors)
+        maps, side = map_sides(self.recipe.patch, factors)
         low, crop = self.pair(photographs, rng, side)
         turn = rng.integers(0, 2, 3)
         low, high = _turned(low, turn), _turned(crop, turn)
-        if self.queries == "uniform":
-            positions, target = _uniform(high, self.patch**2, rng)
+        if self.recipe.queries == "uniform":
+            positions, target = _uniform(high, self.recipe.patch**2, rng)
         elif len(factors) > 1:
-            positions, target = _blocks(high, maps[-1], max(1, self.patch // BLOCK), rng)
+            positions, target = _blocks(high, maps[-1], max(1, self.recipe.patch // BLOCK), rng)
         else:
-            positions, target = _stratified(high, self.patch, rng)
+            positions, target = _stratified(high, self.recipe.patch, rng)
         return low.float() / 255, positions, target.float() / 255, torch.full((2,), 2 / side)
 
 

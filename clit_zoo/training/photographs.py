@@ -16,8 +16,9 @@ from .. import imaging
 from ..atomic import remove_stale, replacing
 from ..errors import ClitZooError, ImageError
 from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
+from .checkpoint import DAMAGE
 
-PIXELS_FILE, INDEX_FILE = "pictures.u8", "pictures.json"
+CACHE_FILE = "pictures.pt"
 
 
 class Skipped(NamedTuple):
@@ -41,7 +42,7 @@ class Photographs:
     Attributes:
         images: the tensors, in the order of the files' names.
         skipped: pictures that could not be read, are too small or of a format not trained on.
-        reach: side of the largest crop that pictures with half of all pixels are large enough for.
+        reach: the largest s such that pictures with both sides >= s hold half of all pixels.
 
     Raises:
         ImageError: the folder does not exist or holds no usable picture.
@@ -89,9 +90,10 @@ class Photographs:
         self.reach = int(self.sides[order][half])
 
     @property
-    def megapixels(self) -> float:
-        """All pictures' pixels."""
-        return float(self.areas.sum()) / 1e6
+    def in_words(self) -> str:
+        """How much there is."""
+        number = len(self.images)
+        return f"{number} picture{'s' * (number != 1)} ({self.areas.sum() / 1e6:.3g} megapixels)"
 
     def draw(self, rng: np.random.Generator, side: int) -> Tensor:
         """A random picture that holds a crop of ``side`` pixels (at most ``reach``)."""
@@ -112,17 +114,13 @@ class Photographs:
     def _open(self, cache: Path, key: str) -> bool:
         """Map a cache of exactly these pictures; False where there is none."""
         try:
-            index = json.loads((cache / INDEX_FILE).read_text(encoding="utf-8"))
-            shapes = [(3, int(h), int(w)) for h, w in index["shapes"]]
-            total = sum(3 * h * w for _, h, w in shapes)
-            if index["key"] != key or (cache / PIXELS_FILE).stat().st_size != total:
+            saved = torch.load(cache / CACHE_FILE, map_location="cpu", mmap=True, weights_only=True)
+            if saved["key"] != key:
                 return False
-            flat = torch.from_file(str(cache / PIXELS_FILE), shared=False, size=total, dtype=torch.uint8)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            self.images, skipped = saved["images"], saved["skipped"]
+        except DAMAGE:
             return False
-        parts = flat.split([3 * h * w for _, h, w in shapes])
-        self.images = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-        self.skipped = [Skipped(*entry) for entry in index["skipped"]]
+        self.skipped = [Skipped(*entry) for entry in skipped]
         return True
 
 
@@ -156,16 +154,12 @@ def _key(root: Path, files: list[Path], smallest: int) -> str:
 
 
 def _store(cache: Path, key: str, images: list[Tensor], skipped: list[Skipped]) -> None:
-    """Write the cache; the index, which makes it valid, comes last."""
-    index = {"key": key, "shapes": [list(image.shape[1:]) for image in images], "skipped": skipped}
+    content = {"key": key, "images": images, "skipped": [tuple(entry) for entry in skipped]}
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        (cache / INDEX_FILE).unlink(missing_ok=True)
-        remove_stale(cache, PIXELS_FILE)
-        with replacing(cache / PIXELS_FILE) as part, open(part, "wb") as file:
-            for image in images:
-                image.numpy().tofile(file)
-        with replacing(cache / INDEX_FILE) as part:
-            part.write_text(json.dumps(index), encoding="utf-8")
-    except OSError as error:
-        raise ClitZooError(f"the cache {cache} cannot be written ({error.strerror or error})") from error
+        remove_stale(cache, CACHE_FILE)
+        with replacing(cache / CACHE_FILE) as part, open(part, "wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        raise ClitZooError(f"the cache {cache} cannot be written ({reason})") from error

@@ -2,43 +2,37 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class Prefetcher(Generic[T]):
-    """``draw(step)`` for step = first, first + 1, ... in order, ``threads`` of them at a time.
+@contextmanager
+def prefetched(
+    draw: Callable[[int], T], steps: range, threads: int = 1
+) -> Iterator[Iterator[tuple[T, float]]]:
+    """``draw(step)`` for each step in order, and the seconds that it was waited for.
 
-    Resizing and copying release Python's lock, so threads do, and the decoded pictures need no copies.
-
-    Attributes:
-        waited: seconds that the last ``take`` has waited.
+    Resizing and copying release Python's lock, so ``threads`` draw at a time, and the decoded pictures need
+    no copies. What was drawn in advance is dropped at the end.
     """
+    left = iter(steps)
+    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="patches") as pool:
+        ahead = deque(pool.submit(draw, step) for step in islice(left, threads + 1))
 
-    def __init__(self, draw: Callable[[int], T], first: int, last: int, threads: int = 1):
-        self.draw, self.next, self.last = draw, first, last
-        self.pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="patches")
-        self.ahead: deque[Future[T]] = deque()
-        self.depth = max(1, threads) + 1
-        self.waited = 0.0
-        self._fill()
+        def take() -> Iterator[tuple[T, float]]:
+            while ahead:
+                begin = time.perf_counter()
+                batch = ahead.popleft().result()
+                waited = time.perf_counter() - begin
+                ahead.extend(pool.submit(draw, step) for step in islice(left, 1))
+                yield batch, waited
 
-    def take(self) -> T:
-        """The next batch, waiting for it if need be."""
-        begin = time.perf_counter()
-        batch = self.ahead.popleft().result()
-        self.waited = time.perf_counter() - begin
-        self._fill()
-        return batch
-
-    def _fill(self) -> None:
-        while self.next < self.last and len(self.ahead) < self.depth:
-            self.ahead.append(self.pool.submit(self.draw, self.next))
-            self.next += 1
-
-    def close(self) -> None:
-        """Drop what was drawn in advance."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        try:
+            yield take()
+        finally:
+            pool.shutdown(cancel_futures=True)

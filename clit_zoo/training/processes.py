@@ -1,6 +1,10 @@
-"""The processes of a run: one, or several that torchrun started."""
+"""The processes of a run, one or several that torchrun started, and the signals that stop them."""
 
 import os
+import signal
+import sys
+import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,34 +21,68 @@ PATIENCE = timedelta(hours=6)
 
 
 class Processes:
-    """One process, or those of ``torchrun --nproc-per-node N SCRIPT``, brought together by accelerate.
+    """One process, or those that torchrun started: ``Processes.joined``.
+
+    As a context manager it parts from the others at the end. An error in one of several is printed and ends
+    that process at once, upon which torchrun ends the others: taking it apart could wait for them, while they
+    wait for a message from it.
 
     Args:
-        device: as ``from_pretrained`` takes it; with several processes "auto" gives each a GPU of its own.
+        device: as ``from_pretrained`` takes it.
 
     Attributes:
-        count, rank: how many there are, and which this one is.
+        count: how many there are.
+        rank: which this one is.
         device: where this one computes.
-        main: whether this one writes files and talks.
-
-    Raises:
-        ClitZooError: there are several, and accelerate is missing or they cannot be brought together.
     """
 
     def __init__(self, device: str | torch.device = "auto"):
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), 0
+        self.count, self.rank, self.device = 1, 0, pick_device(device)
         self._state: Any = None
-        if self.count == 1:
-            self.device = pick_device(device)
-        else:
-            self._state = _accelerate(cpu=str(device) == "cpu" or not torch.cuda.is_available())
-            if self._state.num_processes != self.count:
+
+    @classmethod
+    def joined(cls, device: str | torch.device = "auto") -> "Processes":
+        """All processes of ``torchrun --nproc-per-node N``, brought together by accelerate; else this one.
+
+        Args:
+            device: with several processes "auto" gives each a GPU of its own.
+
+        Raises:
+            ClitZooError: accelerate is missing, or they cannot be brought together.
+        """
+        found, count = cls(device), int(os.environ.get("WORLD_SIZE", "1"))
+        if count > 1:
+            found._state = _accelerate(cpu=found.device.type != "cuda")
+            found.count, found.rank = found._state.num_processes, found._state.process_index
+            found.device = found._state.device
+            if found.count != count:
                 raise ClitZooError(
-                    f"torchrun started {self.count} processes, but {self._state.num_processes} came "
-                    "together: start fewer, one for each GPU, or pass --device cpu"
+                    f"torchrun started {count} processes, but {found.count} came together: start fewer, one "
+                    "for each GPU, or pass --device cpu"
                 )
-            self.rank, self.device = self._state.process_index, self._state.device
-        self.main = self.rank == 0
+        return found
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._state is None:
+            return
+        if error is None:
+            self._state.destroy_process_group()
+            return
+        if isinstance(error, ClitZooError | OSError):
+            print(f"Error: {error}", file=sys.stderr)
+        elif isinstance(error, Exception):  # not what a signal raises
+            traceback.print_exception(error)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(1)
+
+    @property
+    def main(self) -> bool:
+        """Whether this one writes files and talks."""
+        return self.rank == 0
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
@@ -78,9 +116,8 @@ class Processes:
     def average(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
         """Replace gradients by their mean over the processes; returns the mean loss.
 
-        One message after the backward pass: a step of a cascade leaves the parameters of the stages it does
-        not pass without gradients, in all processes alike, which wrappers that overlap messages with the
-        backward pass must search for.
+        Stages that a step does not pass have no gradients. DistributedDataParallel would need
+        ``find_unused_parameters``, so gradients are reduced in one message after the backward pass.
         """
         if self._state is None:
             return loss
@@ -100,14 +137,6 @@ class Processes:
             for tensor in tensors:
                 tensor.copy_(broadcast(tensor.clone()))
 
-    def close(self) -> None:
-        """Part; nothing may be reduced afterwards.
-
-        Not after an error: parting may wait for the others, and these for a message from this process.
-        """
-        if self._state is not None:
-            self._state.destroy_process_group()
-
     @staticmethod
     def _reduce(value: Tensor, how: str) -> Tensor:
         from accelerate.utils import reduce
@@ -126,3 +155,26 @@ def _accelerate(cpu: bool) -> Any:
     state = PartialState(cpu=cpu, timeout=PATIENCE)
     torch.set_num_threads(threads)
     return state
+
+
+class StopSignal:
+    """While it lasts, SIGTERM and the first Ctrl-C only set ``number``; a second Ctrl-C interrupts."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number

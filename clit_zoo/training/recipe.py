@@ -1,39 +1,47 @@
 """How a model is trained: every setting that changes the weights that come out."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..model import SuperResolver
 from .cascade import stage_parameters
 from .degrade import DEGRADATIONS
+from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
-from .patches import BLOCK, QUERIES, Draw
-from .strategies import STRATEGIES
+from .strategies import BLOCK, QUERIES, STRATEGIES
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the paper's (section 4.1), but for the number of steps.
+    """The defaults are the CLIT paper's (section 4.1), but for the number of steps.
 
-    The paper trains one stage for 1,000 epochs of 1,000 steps, N stages for 500 N more.
+    The paper trains one stage for 1,000,000 steps, and N stages for 500,000 N more.
 
     Attributes:
         steps: optimizer steps in all; the schedule ends there.
-        batch: patches a step, over all processes; patch: their low-resolution side in pixels.
+        batch: patches a step, over all processes.
         accumulate: parts in which each process computes its share of the batch, to save memory.
-        strategy: the scales, see ``strategies``.
-        queries: the positions; degrade: what happens to the patches; drawings: the share of them that is
-            made-up text and lines; see ``patches.Draw``.
-        lr: top learning rate; warmup: steps to reach it.
+        patch: low-resolution side of a patch in pixels.
+        strategy: which scales a step trains, one of ``strategies.STRATEGIES``.
+        queries: which positions. "uniform" draws p * p of the patch's pixels as the authors do. "stratified"
+            draws one near each low-resolution pixel, which takes no gathers, or, where a step passes several
+            stages, small blocks spread evenly over the patch, which take no large maps.
+        degrade: what happens to the patches, one of ``degrade.DEGRADATIONS``; None for clean ones, reduced by
+            antialiased bicubic.
+        drawings: share of the patches that are made-up text and lines instead of photographs.
+        loss: one of ``losses.LOSSES``.
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
+        lr: top learning rate.
         schedule: "halving" (after each fifth of the run), "cosine" or "trapezoid".
-        clip: largest gradient norm, 0 for none. ema: decay of the averaged weights, which are what is saved.
-        freeze_encoder: train the decoder only. freeze_stages: train new stages only, leaving the first so
-            many, the encoder and what all stages share as they are: factors that these alone serve come out
-            unchanged, and no gradient goes through the encoder.
-        bf16: compute in bfloat16 under autocast; the weights stay float32.
-        compile: compile the encoder. channels_last: store kernels in that order.
+        warmup: steps to reach the top learning rate.
+        clip: largest gradient norm, 0 for none.
+        ema: decay of the averaged weights, which are what is saved.
+        freeze_encoder: train the decoder only.
+        freeze_stages: freeze a cascade's first n stages, the encoder and shared layers; scales that need only
+            those stages give the same output as before.
+        bf16: compute in bfloat16 under autocast; the weights stay float32. None: on GPUs that can.
+        compile: compile the encoder.
+        channels_last: store convolution kernels in that order.
         seed: of patches, positions and new weights.
 
     Raises:
@@ -46,8 +54,9 @@ class Recipe:
     patch: int = 48
     strategy: str = "cumulative"
     queries: str = "stratified"
-    degrade: str = ""
+    degrade: str | None = None
     drawings: float = 0.0
+    loss: str = "l1"
     optimizer: str = "adam"
     lr: float = 1e-4
     schedule: str = "halving"
@@ -56,21 +65,23 @@ class Recipe:
     ema: float = 0.999
     freeze_encoder: bool = False
     freeze_stages: int = 0
-    bf16: bool = False
+    bf16: bool | None = None
     compile: bool = False
     channels_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("steps", 1),
-            ("batch", 1),
-            ("accumulate", 1),
-            ("warmup", 0),
-            ("seed", 0),
-            ("freeze_stages", 0),
-        ):
-            if getattr(self, name) < low:
+        lowest = {
+            "steps": 1,
+            "batch": 1,
+            "accumulate": 1,
+            "warmup": 0,
+            "clip": 0,
+            "seed": 0,
+            "freeze_stages": 0,
+        }
+        for name, low in lowest.items():
+            if not getattr(self, name) >= low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more.")
         if self.seed >= 1 << 63:
             raise ConfigError(f"seed is {self.seed}; it must be below 2**63.")
@@ -80,14 +91,13 @@ class Recipe:
             raise ConfigError(f"lr is {self.lr:g}; it must be above 0 and at most 1.")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema is {self.ema:g}; it must be from 0 (no average) to below 1.")
-        if not self.clip >= 0:
-            raise ConfigError(f"clip is {self.clip:g}; it must be 0 (no clipping) or more.")
         if not 0 <= self.drawings <= 1:
             raise ConfigError(f"drawings is {self.drawings:g}; it is a share from 0 to 1.")
         for name, known in (
             ("strategy", STRATEGIES),
             ("queries", QUERIES),
-            ("degrade", ("", *DEGRADATIONS)),
+            ("degrade", (None, *DEGRADATIONS)),
+            ("loss", LOSSES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
         ):
@@ -99,36 +109,21 @@ class Recipe:
         """The learning rate of a step."""
         return self.lr * SCHEDULES[self.schedule](step, self.steps, self.warmup)
 
-    def draw(self, stages: int) -> Draw:
-        """How the patches for a model of that many stages are drawn.
+    def freeze(self, model: SuperResolver) -> None:
+        """Take ``requires_grad`` from the parameters that are not trained.
 
         Raises:
-            ConfigError: the strategy trains one stage only, and there are more; or none is left to train.
+            ConfigError: stages are to be frozen, and the decoder has none.
         """
-        if self.freeze_stages >= stages:
-            raise ConfigError(
-                f"freeze_stages {self.freeze_stages} leaves nothing to train: this model has {stages} stages."
-            )
-        if stages > 1 and self.strategy != "cumulative":
-            raise ConfigError(
-                f"strategy {self.strategy!r} trains one stage, and this model has {stages}: take "
-                "'cumulative'."
-            )
-        return Draw(
-            self.strategy, stages, self.freeze_stages, self.patch, self.queries, self.seed, self.degrade,
-            self.drawings,
-        )  # fmt: skip
-
-    def freeze(self, model: SuperResolver) -> None:
-        """Take ``requires_grad`` from the parameters that are not trained."""
-        if self.freeze_encoder or self.freeze_stages:
-            for p in model.encoder.parameters():
-                p.requires_grad_(False)
         if self.freeze_stages:
-            for p in model.decoder.parameters():
-                p.requires_grad_(False)
-            for p in stage_parameters(model.decoder, self.freeze_stages):
-                p.requires_grad_(True)
+            trained = stage_parameters(model, self.freeze_stages)
+        elif self.freeze_encoder:
+            trained = model.decoder.parameters()
+        else:
+            return
+        model.requires_grad_(False)
+        for p in trained:
+            p.requires_grad_(True)
 
     def share_of(self, rank: int, count: int) -> list[range]:
         """The samples of one of ``count`` processes, in the parts that it computes one after the other.
@@ -145,8 +140,3 @@ class Recipe:
         size = self.batch // parts
         first = rank * self.accumulate * size
         return [range(first + i * size, first + (i + 1) * size) for i in range(self.accumulate)]
-
-    def changes(self, other: dict[str, Any]) -> list[str]:
-        """In words, where this differs from another recipe's settings."""
-        mine = asdict(self)
-        return [f"{k}: {other.get(k)} → {v}" for k, v in mine.items() if other.get(k) != v]

@@ -1,106 +1,156 @@
-"""A run's state: collected to be saved, checked before that, and taken over from a file."""
+"""What a run saves: everything that is needed to go on, and its history, for the model card."""
 
 import math
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import ClitZooError, ConfigError
-from .history import check_start
-from .optim import LOGICAL, ORDER
+from ..model import SuperResolver
+from .checkpoint import load_checkpoint, save_checkpoint
+from .optim import OPTIMIZERS, Average, Optimizer
+from .recipe import Recipe
 
-if TYPE_CHECKING:
-    from .loop import Run
+Entry = dict[str, Any]
+"""One entry per change: {"step": first step, "start": text, "data": text, "recipe": dict}."""
 
-BEST = "best"
 REMEDIES = "Lower --lr, clip gradients (--clip 1) or warm up (--warmup 500)"
 
 
-def collect(run: "Run") -> dict[str, Any]:
-    """Everything that is needed to go on."""
-    return {
-        "recipe": asdict(run.recipe),
-        "config": run.model.config.to_dict(),
-        "step": run.step,
-        "seconds": run.seconds,
-        "best": run.best,
-        "history": run.history,
-        "losses": [float(loss) for loss in run.losses],
-        "ramp_from": run.ramp_from,
-        "model": run.model.state_dict(),
-        "average": run.average.shadow,
-        "optimizer": run.optimizer.state_dict(),
-    }
+@dataclass
+class RunState:
+    """What changes while a run goes on. Everything random comes from the seed and the step.
 
-
-def take_over(run: "Run", state: dict[str, Any]) -> None:
-    """Make the state that ``collect`` returned the run's own.
-
-    Raises:
-        ConfigError: it is another model's, or the recipe's optimizer or frozen parts differ.
+    Attributes:
+        model: the one that is trained.
+        average: of its weights, which is what models are written from.
+        optimizer: of its trained parameters.
+        step: steps done.
+        seconds: spent on them, over all starts.
+        losses: of the steps since the last row of the log.
+        best: figures of the best model so far: "score", "step" and what was measured; empty without one.
+        history: what was done, from which step on.
     """
-    mine = run.model.config.to_dict()
-    if {**state["config"], "name": ""} != {**mine, "name": ""}:
-        raise ConfigError(
-            f"{run.folder} holds a run of another model ({state['config']['name']}): take another folder"
-        )
-    recipe, average = state["recipe"], state["average"]
-    if recipe["optimizer"] != run.recipe.optimizer or set(average) != set(run.average.shadow):
-        raise ConfigError(
-            f"{run.folder} holds a run with another optimizer or other frozen parts "
-            f"({'; '.join(run.recipe.changes(recipe))}): take the same or another folder"
-        )
-    if _reordered(recipe, run) and state["optimizer"]["muon"].get(ORDER) != LOGICAL:
-        raise ConfigError(
-            f"{run.folder} was saved by a version that could not change --channels-last on the way: go on "
-            "with it as it was"
-        )
-    history = state.get("history", [])  # older files have none
-    check_start(run, history)
-    run.history = list(history)
-    run.changed = run.recipe.changes(recipe)
-    run.model.load_state_dict(state["model"])
-    for name, value in average.items():
-        run.average.shadow[name].copy_(value)
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.losses = [torch.tensor(loss) for loss in state["losses"]]
-    run.step, run.seconds = state["step"], state["seconds"]
-    run.best = _best_of(run, state["best"])
-    run.ramp_from = state["ramp_from"]
+
+    model: SuperResolver
+    average: Average
+    optimizer: Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    history: list[Entry] = field(default_factory=list)
+
+    @classmethod
+    def at_start(cls, model: SuperResolver, recipe: Recipe) -> "RunState":
+        """That of a run which has done nothing yet; ``model`` is on its device, with its parts frozen."""
+        return cls(model, Average(model, recipe.ema), OPTIMIZERS[recipe.optimizer](model, recipe.lr))
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all.
+
+        Raises:
+            ClitZooError: it is not worth keeping, see ``check``, or cannot be written.
+        """
+        self.check()
+        saved = {
+            "config": self.model.config.to_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "history": self.history,
+            "losses": [float(loss) for loss in self.losses],
+            "model": self.model.state_dict(),
+            "average": self.average.shadow,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(path, saved)
+
+    def load(self, path: Path, entry: Entry) -> list[str]:
+        """Take over what ``save`` wrote.
+
+        Args:
+            path: the checkpoint of a run with the same model, start, optimizer and frozen parts.
+            entry: what is to be done from here on.
+
+        Returns:
+            How that differs from what was done before, in words.
+
+        Raises:
+            ConfigError: it is another model's or started from something else, or the optimizer or the frozen
+                parts differ.
+            ClitZooError: it is damaged.
+        """
+        saved, folder = load_checkpoint(path), path.parent
+        config, before, average = saved["config"], saved["history"][-1], saved["average"]
+        if {**config, "name": ""} != {**self.model.config.to_dict(), "name": ""}:
+            raise ConfigError(
+                f"{folder} holds a run of another model ({config['name']}): take another folder"
+            )
+        if before["start"] != entry["start"]:
+            raise ConfigError(
+                f"{folder} holds a run that started from {before['start']}, and this one is to start from "
+                f"{entry['start']}: take another folder for it"
+            )
+        changed = changes(before, entry)
+        same_optimizer = before["recipe"]["optimizer"] == entry["recipe"]["optimizer"]
+        if not same_optimizer or set(average) != set(self.average.shadow):
+            raise ConfigError(
+                f"{folder} holds a run with another optimizer or other frozen parts ({'; '.join(changed)}): "
+                "take the same or another folder"
+            )
+        self.model.load_state_dict(saved["model"])
+        for name, value in average.items():
+            self.average.shadow[name].copy_(value)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.losses = [torch.tensor(loss) for loss in saved["losses"]]
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.best, self.history = saved["best"], saved["history"]
+        return changed
+
+    def mean_loss(self) -> float:
+        """The mean of ``losses``, which then begin anew.
+
+        Raises:
+            ClitZooError: one is not finite.
+        """
+        self._check_losses()
+        losses, self.losses = self.losses, []
+        return sum(map(float, losses)) / len(losses)
+
+    def check(self) -> None:
+        """Refuse a state that is not worth keeping.
+
+        A gradient that overflows leaves a finite loss and spoilt weights; the next loss tells too late.
+
+        Raises:
+            ClitZooError: a loss or a trained weight is not finite.
+        """
+        self._check_losses()
+        trained = [torch.isfinite(p.detach()).all() for p in self.model.parameters() if p.requires_grad]
+        if trained and not bool(torch.stack(trained).all()):
+            raise ClitZooError(
+                f"the weights are not finite any more after step {self.step}; the last checkpoint is from "
+                f"before. {REMEDIES}"
+            )
+
+    def _check_losses(self) -> None:
+        if not all(math.isfinite(loss) for loss in self.losses):
+            raise ClitZooError(
+                f"the loss is not a number any more by step {self.step}; the last checkpoint is from before. "
+                f"{REMEDIES}"
+            )
 
 
-def check_losses(run: "Run") -> None:
-    """Raises ClitZooError if a loss is not finite: such a state is not worth keeping."""
-    if not all(math.isfinite(loss) for loss in run.losses):
-        raise ClitZooError(
-            f"the loss is not a number any more by step {run.step}; the last checkpoint is from before. "
-            f"{REMEDIES}"
-        )
-
-
-def check_weights(run: "Run") -> None:
-    """Raises ClitZooError if a trained weight is not finite.
-
-    A gradient that overflows leaves a finite loss and spoilt weights behind; the next loss tells, too late.
-    """
-    trained = [torch.isfinite(p.detach()).all() for p in run.model.parameters() if p.requires_grad]
-    if trained and not bool(torch.stack(trained).all()):
-        raise ClitZooError(
-            f"the weights are not finite any more after step {run.step}; the last checkpoint is from before. "
-            f"{REMEDIES}"
-        )
-
-
-def _reordered(recipe: dict[str, Any], run: "Run") -> bool:
-    """Whether Muon's momentum lies in another order in this run's memory than in that of ``recipe``'s."""
-    return run.recipe.optimizer == "muon" and recipe.get("channels_last", False) != run.recipe.channels_last
-
-
-def _best_of(run: "Run", best: dict[str, Any]) -> dict[str, Any]:
-    """``best``, where there is such a model and its score can be compared with what this run measures."""
-    if not (run.folder / BEST).exists():  # a leg brings the figures without the model
-        return {}
-    if run.validation is not None and best.get("of", run.validation.what) != run.validation.what:
-        return {}
-    return best
+def changes(before: Entry, after: Entry) -> list[str]:
+    """In words, how what is done differs between two entries of a history."""
+    data = [] if before["data"] == after["data"] else [f"on {after['data']}"]
+    settings = [
+        f"{key} {before['recipe'].get(key)} → {value}"
+        for key, value in after["recipe"].items()
+        if before["recipe"].get(key) != value
+    ]
+    return data + settings

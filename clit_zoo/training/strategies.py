@@ -1,7 +1,8 @@
 """Which scales each step trains: the strategies of the CLIT paper (sections 3.3 and 3.4, Table 5).
 
 A strategy gives, for a step, the range of each stage's factor. A step with one stage enlarges by one factor,
-a step with N by the product of N, and the output of the last of its stages is supervised.
+a step with N by the product of N, and the output of the last of its stages is supervised. A decoder without
+stages trains as one stage does.
 
 The paper's cumulative strategy for a one-stage model is two runs: "cumulative" (which is then U(1, 4) alone),
 then "alternating" from its result.
@@ -9,6 +10,12 @@ then "alternating" from its result.
 
 import math
 from collections.abc import Callable, Sequence
+
+QUERIES = ("stratified", "uniform")
+"""Which positions of a patch are asked for, see ``Recipe.queries``."""
+
+BLOCK = 8
+"""Pixels of the last map that a block of queries spans; with its halo it has 2 (radius + 1) more."""
 
 Range = tuple[float, float]
 SMALL: Range = (1.0, 4.0)
@@ -18,7 +25,7 @@ LARGE: Range = (4.0, 12.0)
 def stages_at(step: int, stages: int, frozen: int = 0) -> int:
     """How many of N stages train at a step: N, then 1, 2, ..., N - 1, then N again (the authors' code).
 
-    With the first stages frozen, those counts that pass no other are left out.
+    With f stages frozen, counts 1 to f are skipped: they would train nothing.
     """
     trained = stages - frozen
     return frozen + (step % trained or trained)

@@ -123,18 +123,12 @@ def mean_psnr(results: Results) -> float:
     return sum(mean.psnr for mean in means) / len(means)
 
 
-def as_row(results: Results) -> dict[str, float]:
-    """PSNR by dataset and scale, for the log."""
-    return {f"{mean.dataset}×{mean.scale:g}": round(mean.psnr, 4) for mean in results.means()}
-
-
-def skipped_row(results: Results) -> dict[str, list[tuple[str, str]]]:
-    """Pictures left out and why, for the log; nothing where there is none."""
-    skipped = [
-        (f"{s.dataset}/{s.image}" + (f" ×{s.scale:g}" if s.scale is not None else ""), s.reason)
-        for s in results.skipped
-    ]
-    return {"val_skipped": skipped} if skipped else {}
+def as_row(results: Results) -> dict[str, Any]:
+    """For the log: PSNR by dataset and scale, and pictures left out, if any, with their reasons."""
+    row: dict[str, Any] = {"val": {f"{m.dataset}×{m.scale:g}": round(m.psnr, 4) for m in results.means()}}
+    if results.skipped:
+        row["val_skipped"] = [(f"{s.dataset}/{s.image}", s.scale, s.reason) for s in results.skipped]
+    return row
 
 
 def _middle(pixels: np.ndarray) -> np.ndarray:

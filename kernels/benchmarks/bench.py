@@ -68,7 +68,7 @@ FEW_PROGRAMS: Tiles = {
     "local_attention/backward_queries": {"QUERIES": 64},
     "local_attention/backward_map": {"PIXELS": 64},
 }
-"""Large tiles for the interpreter, whose time goes by programs."""
+"""Large tiles for the interpreter, which is slow for each program."""
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 

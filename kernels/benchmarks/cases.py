@@ -2,26 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import counts
 import torch
 from torch import Tensor
 
-from clit_kernels import (
-    Grid,
-    Points,
-    Queries,
-    Raster,
-    StageCall,
-    coordinate_decode,
-    decode_stage,
-    local_attention,
-)
-from clit_kernels.coordinate_decode import coordinate_decode_reference, coordinate_decode_torch
-from clit_kernels.decode_stage import decode_stage_reference, decode_stage_torch
+from clit_kernels import Grid, Points, Queries, Raster, StageCall
 from clit_kernels.decode_stage.reference import CHUNK
-from clit_kernels.local_attention import local_attention_reference, local_attention_torch
 from clit_kernels.self_check import SHAPES, enlargement, random_weights
 from clit_kernels.triton_support import DTYPES
 
@@ -184,10 +173,10 @@ def formula(case: Case, x: Inputs, upcast: torch.dtype | None = None) -> list[Te
     """``compute`` by the formula, at once for all queries; in float64 it is the truth."""
     if case.output is not None:
         with torch.no_grad():
-            return [_one(REFERENCE, case.op, x, upcast=upcast)]
+            return [_one(_function(case.op, "_reference"), case.op, x, upcast=upcast)]
     if upcast is not None:
         x = Inputs(_converted(x.call, upcast), None)
-    out = _one(REFERENCE, case.op, x)
+    out = _one(_function(case.op, "_reference"), case.op, x)
     grad = _noise(out.shape, out.device, case.dtype, 7).to(out.dtype)
     return [out.detach(), *torch.autograd.grad(out, leaves(x.call), grad)]
 
@@ -223,59 +212,44 @@ def picked(x: Inputs, index: Tensor) -> Inputs:
     return Inputs(x.call._replace(queries=points), attention)
 
 
-Functions = Mapping[str, Callable[..., Tensor]]
-ANY: Functions = {
-    "local_attention": local_attention, "coordinate_decode": coordinate_decode, "decode_stage": decode_stage,
-}  # fmt: skip
-TORCH: Functions = {
-    "local_attention": local_attention_torch,
-    "coordinate_decode": coordinate_decode_torch,
-    "decode_stage": decode_stage_torch,
-}
-REFERENCE: Functions = {
-    "local_attention": local_attention_reference,
-    "coordinate_decode": coordinate_decode_reference,
-    "decode_stage": decode_stage_reference,
-}
-
-
 def forward(op: str, x: Inputs, way: Way, tiles: Tiles | None = None) -> Tensor:
     """The op's result."""
     if way.backend == "reference":
-        functions = {op: _compiled(REFERENCE[op])} if way.compiled else REFERENCE
-        return _published(functions, op, x)
+        return _published(_function(op, "_reference", way.compiled), op, x)
     if way.compiled:
-        return _one({op: _compiled(TORCH[op])}, op, x)
-    how: dict[str, Any] = {"backend": way.backend, "tiles": tiles}
-    return _one(ANY, op, x, **how, **({"order": way.order} if way.order else {}))
+        return _one(_function(op, "_torch", compiled=True), op, x)
+    how: dict[str, Any] = {"order": way.order} if way.order else {}
+    return _one(_function(op), op, x, backend=way.backend, tiles=tiles, **how)
 
 
-def _one(functions: Functions, op: str, x: Inputs, **how: Any) -> Tensor:
+@cache
+def _function(op: str, backend: str = "", compiled: bool = False) -> Callable[..., Tensor]:
+    """The op, or one implementation of it."""
+    function = getattr(import_module(f"clit_kernels.{op}"), op + backend)
+    return torch.compile(function, dynamic=False) if compiled else function
+
+
+def _one(function: Callable[..., Tensor], op: str, x: Inputs, **how: Any) -> Tensor:
     if op == "local_attention":
-        return functions[op](x.call.attention(), **how)
+        return function(x.call.attention(), **how)
     if op == "coordinate_decode":
         assert x.attention is not None
-        return functions[op](x.call.decoding(x.attention), **how)
-    return functions[op](x.call, **how)
+        return function(x.call.decoding(x.attention), **how)
+    return function(x.call, **how)
 
 
-def _published(functions: Functions, op: str, x: Inputs) -> Tensor:
+def _published(function: Callable[..., Tensor], op: str, x: Inputs) -> Tensor:
     """The published order of work: 30,000 queries of a grid at a time."""
     if not isinstance(x.call.queries, Grid):
-        return _one(functions, op, x)
+        return _one(function, op, x)
     count, out = x.call.queries.count, None
     for start in range(0, count, CHUNK):
         index = torch.arange(start, min(start + CHUNK, count), device=x.call.q.device)
-        chunk = _one(functions, op, picked(x, index))
+        chunk = _one(function, op, picked(x, index))
         out = chunk.new_empty(chunk.shape[0], count, *chunk.shape[2:]) if out is None else out
         out[:, start : start + CHUNK] = chunk
     assert out is not None
     return out
-
-
-@cache
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return torch.compile(function, dynamic=False)
 
 
 def _converted(call: StageCall, dtype: torch.dtype) -> StageCall:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -50,6 +50,10 @@ raise SystemExit(wrong > 0)
 """A stage, forward and backward, against float64: the interpreter has no bfloat16."""
 
 
+Part = dict[str, Any]
+"""Its name, its "state" ("passed", "failed", "cut off" or "skipped"), seconds, and its last words."""
+
+
 def main() -> int:
     """Run the parts; 1 where one failed."""
     given = arguments()
@@ -60,7 +64,7 @@ def main() -> int:
         [sys.executable, "-c", CHIP], env=_environment(False), capture_output=True, text=True
     )
     gpu = chip.stdout.strip()
-    parts = []
+    parts: list[Part] = []
     with open(given.out / "session.log", "w", encoding="utf-8") as log:
         _say(log, gpu or f"torch sees no GPU here{chip.stderr[-300:]}")
         for name in names:
@@ -73,7 +77,7 @@ def main() -> int:
             parts.append(part)
             (given.out / "session.json").write_text(json.dumps({"gpu": gpu, "parts": parts}, indent=1) + "\n")
         for part in parts:
-            _say(log, "{part:<8}{state:<9}{seconds:6.0f} s  {words}".format(**part))
+            _say(log, f"{part['part']:<8}{part['state']:<9}{part['seconds']:6.0f} s  {part['words']}")
     table = PACKAGE / "clit_kernels" / "tile_tables" / f"{gpu.partition(' ')[0]}.json"
     if table.is_file():
         shutil.copyfile(table, given.out / table.name)
@@ -105,7 +109,7 @@ def command(name: str, given: argparse.Namespace, gpu: str, seconds: float) -> l
         return [sys.executable, "-c", CHECK.format(tiny=given.tiny, device="cuda" if gpu else "cpu")]
     if name in ("tests", ALONE):
         line = ["-m", "pytest", "-p", "no:cacheprovider", "-m", "slow" if name == ALONE else "not slow"]
-        line += ["--maxfail=30", "--durations=5", *(["-k", given.only or "registered"] if given.tiny else [])]
+        line += ["--maxfail=30", "--durations=5", *(["-k", given.only or "band"] if given.tiny else [])]
         if importlib.util.find_spec("xdist") and gpu:  # most of the time goes into compiling
             line += ["-n", str(min(12, max(1, (os.cpu_count() or 2) - 2)))]
         return [sys.executable, *line, *map(str, sorted(TESTS.glob("*/*_triton.py")))]
@@ -119,9 +123,9 @@ def command(name: str, given: argparse.Namespace, gpu: str, seconds: float) -> l
     return [sys.executable, *line, *(["--tiny"] if given.tiny else [])]
 
 
-def run_part(name: str, line: list[str], seconds: float, log: TextIO, interpret: bool) -> dict:
+def run_part(name: str, line: list[str], seconds: float, log: TextIO, interpret: bool) -> Part:
     """Run a command, its output into the log and onto the screen; at the limit it is ended."""
-    _say(log, f"--- {name}, at most {seconds:.0f} s: {' '.join(line[1:])[:200]}")
+    _say(log, f"--- {name}, at most {seconds:.0f} s: {' '.join(line[1:]).splitlines()[0]}")
     started, last = time.monotonic(), ""
     process = subprocess.Popen(
         line, cwd=ROOT, env=_environment(interpret), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

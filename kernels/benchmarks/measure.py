@@ -1,8 +1,8 @@
 """Times backends side by side, and only those whose results are right.
 
-The first backend of a case is the yardstick. Nothing is timed where a backend's result is wrong. Each round
-runs every backend once, so that whatever else the machine does falls on all of them alike. What is not timed,
-or not on the whole case, leaves a row that says why.
+The first backend of a case is the yardstick. A backend with a wrong result is not timed. Each round runs
+every backend once, so that other load on the machine falls on all of them alike. A backend that is not timed,
+or only on a part of the case, leaves a row that says why.
 """
 
 import gc
@@ -18,7 +18,7 @@ from cases import Case, Inputs, Tiles, Way, compute, formula, inputs, part, spot
 from torch import Tensor
 
 LONG = 5.0
-"""A warm-up of so many seconds counts as a measurement."""
+"""A warm-up that takes more seconds than this counts as a measurement."""
 
 MOST_RUNS = 50
 
@@ -109,7 +109,7 @@ def measure(
     def warm_up(b: Timed) -> None:
         """Compilation, memory pools; and a look at random queries of the whole result."""
         if device.type == "cuda" or b.way.compiled:
-            run(b)  # what compiling takes is not what running takes
+            run(b)  # compiles: not to be counted
         (results, took), b.memory = with_memory(lambda: clock(lambda: run(b), device), device)
         if case.output and b.share == 1:
             some, index = spots(b.inputs)

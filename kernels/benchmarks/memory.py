@@ -55,7 +55,7 @@ FEW_PROGRAMS: Tiles = {
     "coordinate_decode/grad_queries": {"QUERIES": 64},
     "coordinate_decode/grad_raster": {"PIXELS": 64},
 }
-"""Large tiles for the interpreter, whose time goes by programs; no tile changes what is kept."""
+"""Large tiles for the interpreter, which is slow for each program; tiles do not change what is kept."""
 
 SORTS = ("kept", "peak")
 HEADINGS = ("kept, MB", "peak, MB", "step kept, GB", "step peak, GB")

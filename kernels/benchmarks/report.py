@@ -19,8 +19,8 @@ class Report:
 
     Args:
         results: JSON lines are appended to it.
-        device: what is measured on.
-        note: what else a reader of the rows should know: what the machine did besides.
+        device: the one that is measured.
+        note: for readers of the rows: other load on the machine, say.
         commit: of the code, where there is no git to ask.
     """
 

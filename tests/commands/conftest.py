@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,14 +39,19 @@ class PixelRepeater:
     def check_backend(self):
         pass
 
-    def enlarge(self, image, size, progress=None):
-        if tuple(image.shape[-2:]) in self.fail_on:
-            raise self.fail_on[tuple(image.shape[-2:])]
+    def upscale(self, picture, *, size, box=None, progress=None):
+        if (picture.height, picture.width) in self.fail_on:
+            raise self.fail_on[picture.height, picture.width]
         self.sizes.append(tuple(size))
-        if progress is not None:
-            progress(0.5)
-            progress(1.0)
-        return torch.nn.functional.interpolate(image, size=size, mode="nearest")
+        for share in (0.5, 1.0):
+            progress(share)
+        left, top, right, bottom = (round(edge) for edge in box or (0, 0, picture.width, picture.height))
+        planes = [picture.color] if picture.alpha is None else [picture.color, picture.alpha]
+        large = [
+            torch.nn.functional.interpolate(plane[:, :, top:bottom, left:right], size=size, mode="nearest")
+            for plane in planes
+        ]
+        return replace(picture, **dict(zip(("color", "alpha"), large, strict=False)))
 
 
 @pytest.fixture

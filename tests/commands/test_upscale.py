@@ -1,20 +1,23 @@
 """`clit-zoo upscale`: names, formats, batches with bad pictures, and what is told."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import putchunk
 
-from clit_zoo import imaging
-
-DEFAULT = "edsr-light-lit"
+DEFAULT, PHOTO = "edsr-light-lit", "edsr-light-lit-photo"
 
 
 def opened(path):
@@ -42,6 +45,8 @@ def test_one_picture_beside_the_input(run, model, save):
         (["--height", "10"], (15, 10), "x2.5"),
         (["--size", "30x5"], (30, 5), "30x5"),
         (["--size", "7X9"], (7, 9), "7x9"),
+        (["--size", "20x20", "--fit"], (20, 13), "20x20"),
+        (["--size", "20x20", "--fill"], (20, 20), "20x20"),
     ],
 )
 def test_sizes_and_names(options, size, label, run, model, save):
@@ -51,11 +56,36 @@ def test_sizes_and_names(options, size, label, run, model, save):
     assert opened(f"out/photo_{label}_{DEFAULT}.png").shape == (size[1], size[0], 3)
 
 
+def test_a_size_of_another_shape(run, model, save):
+    """It is said; --fit keeps the whole picture, --fill its middle, on the pixels of the whole."""
+    pixels = save("photo.png")
+    result = run("upscale", "photo.png", "--size", "30x40")
+    assert "Note: photo.png: 6×4 to 30×40 changes its shape: --fit keeps it whole" in result.err
+    assert not run("upscale", "photo.png", "--size", "30x20", "--suffix", "+").err
+    assert not run("upscale", "photo.png", "--size", "9x9", "--fit").err
+    assert opened(f"photo_9x9_{DEFAULT}.png").shape == (6, 9, 3)
+    assert not run("upscale", "photo.png", "--size", "8x8", "--fill").err
+    np.testing.assert_array_equal(opened(f"photo_8x8_{DEFAULT}.png")[::2, ::2], pixels[:, 1:5])
+    assert not run("upscale", "photo.png", "--size", "4x4", "--fill").err
+    np.testing.assert_array_equal(opened(f"photo_4x4_{DEFAULT}.png"), pixels[:, 1:5])
+    result = run("upscale", "photo.png", "--size", "5x5", "--fit")
+    assert result.code == 1 and "smaller" in result.err
+
+
+def test_once_the_size_is_the_picture_as_it_is(run, model, save):
+    pixels = save("photo.png", mode="LA")
+    for options in (["-s", "1"], ["--size", "6x4"], ["--width", "6"]):
+        assert run("upscale", "photo.png", "-o", "same.png", "--overwrite", *options).code == 0
+        np.testing.assert_array_equal(opened("same.png"), pixels)
+    assert not model.sizes
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ["-s", "0.5"], ["-s", "nan"], ["-s", "inf"], ["-s", "two"], ["--size", "20"], ["--size", "0x5"],
         ["--width", "0"],
+        ["--fit"], ["--fill", "-s", "2"], ["--size", "9x9", "--fit", "--fill"],
         ["-s", "2", "--width", "20"], ["--width", "20", "--height", "20"], ["--skip-existing", "--overwrite"],
         ["--suffix", "/x"], ["--quality", "0"], ["--quality", "101"], ["--format", "gif"], ["--fp64"],
         ["-o", "out.gif"], ["-o", "out.png", "--format", "webp"], ["--flatten", "plaid"], ["-o", "notes.txt"],
@@ -125,11 +155,11 @@ def test_formats(run, model, save):
     save("b.JPG")
     save("c.tiff")
     assert run("upscale", "a.bmp", "b.JPG", "c.tiff", "-o", "same", "-s", "2").code == 0
-    names = [f"a_x2_{DEFAULT}.png", f"b_x2_{DEFAULT}.jpg", f"c_x2_{DEFAULT}.tif"]
+    names = [f"a_x2_{DEFAULT}.png", f"b_x2_{PHOTO}.jpg", f"c_x2_{DEFAULT}.tif"]
     assert sorted(os.listdir("same")) == names
     assert run("upscale", "a.bmp", "b.JPG", "-o", "jpegs", "--format", "jpeg", "--quality", "30").code == 0
-    for name in ("a", "b"):
-        with Image.open(f"jpegs/{name}_x4_{DEFAULT}.jpg") as image:
+    for name in (f"a_x4_{DEFAULT}", f"b_x4_{PHOTO}"):
+        with Image.open(f"jpegs/{name}.jpg") as image:
             assert image.format == "JPEG"
 
 
@@ -170,13 +200,35 @@ def test_a_bad_picture_does_not_stop_the_others(run, model, save):
     assert sorted(os.listdir("out")) == [f"a_x2_{DEFAULT}.png", f"z_x2_{DEFAULT}.png"]
     assert "2 enlarged, 3 failed" in result.out
     for name, reason in (
-        ("missing.png", "does not exist"),
+        ("missing.png", "No such file"),
         ("cut.png", "damaged"),
-        ("empty.jpg", "is empty"),
+        ("empty.jpg", "not a picture"),
     ):
         assert any(
             line.startswith("Error: ") and name in line and reason in line for line in result.err.splitlines()
         )
+
+
+def test_a_bad_header_does_not_stop_the_others(run, model, save):
+    """Whatever the planner meets, as whatever the enlargement meets, is that picture's own."""
+    save("a.png")
+    for name, height in (("none.tif", 0), ("huge.tif", 2**31 - 1)):
+        tifffile.imwrite(name, np.zeros((20, 24), np.uint16))
+        with tifffile.TiffFile(name, mode="r+b") as file:
+            file.pages[0].tags[257].overwrite(height)
+    result = run("upscale", "none.tif", "a.png", "huge.tif", "-s", "2", "-o", "out")
+    assert result.code == 1 and "1 enlarged, 2 failed" in result.out
+    assert "none.tif is damaged: its header says 24×0 pixels" in result.err
+
+
+def test_what_killed_runs_left_is_removed(run, model, save):
+    save("a.png")
+    run("upscale", "a.png", "-o", "out")
+    for name, age in ((".b.png.0123456789ab.part", 7200), (".c.png.0123456789ab.part", 0), (".d.part", 7200)):
+        Path("out", name).touch()
+        os.utime(Path("out", name), (time.time() - age,) * 2)
+    assert run("upscale", "a.png", "-o", "out", "--overwrite").code == 0
+    assert sorted(os.listdir("out")) == [".c.png.0123456789ab.part", ".d.part", f"a_x4_{DEFAULT}.png"]
 
 
 @pytest.mark.parametrize(
@@ -222,14 +274,14 @@ def test_existing_outputs(run, model, save):
 
 def test_an_output_that_appears_during_the_run_is_kept(run, model, save, monkeypatch):
     save("a.png")
-    enlarge = model.enlarge
+    upscale = model.upscale
 
     def meanwhile(*arguments, **options):
         with open("b.png", "w") as file:
             file.write("somebody else's")
-        return enlarge(*arguments, **options)
+        return upscale(*arguments, **options)
 
-    monkeypatch.setattr(model, "enlarge", meanwhile)
+    monkeypatch.setattr(model, "upscale", meanwhile)
     assert run("upscale", "a.png", "-o", "b.png").code == 1
     assert Path("b.png").read_text() == "somebody else's"
 
@@ -256,7 +308,7 @@ def test_colliding_names(run, model, save):
     save("sub/a.png")
     result = run("upscale", "a.png", "a.jpg", "sub/a.png", "-o", "out")
     assert result.code == 1 and "already that of a.png" in result.err and "2 enlarged, 1 failed" in result.out
-    result = run("upscale", "a.png", "a.jpg", "-o", "webp", "--format", "webp")
+    result = run("upscale", "a.png", "a.jpg", "-o", "webp", "--format", "webp", "-m", DEFAULT)
     assert result.code == 1 and len(os.listdir("webp")) == 1
 
 
@@ -290,12 +342,14 @@ def test_sixteen_bits_orientation_and_notices(run, model, save, tmp_path):
     samples = np.random.default_rng(0).integers(0, 65536, (4, 6, 3), dtype=np.uint16)
     exif = Image.Exif()
     exif[0x0112] = 6
+    data = io.BytesIO(imagecodecs.png_encode(samples))
     with open("deep.png", "wb") as file:
-        imaging.png.write_png(file, samples, exif=exif.tobytes())
+        file.write(data.read(33))  # signature and header
+        putchunk(file, b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        file.write(data.read())
     result = run("upscale", "deep.png", "-s", "2")
     assert result.code == 0 and result.err == "" and "deep.png 4×6 -> " in result.out
-    with open(f"deep_x2_{DEFAULT}.png", "rb") as file:
-        read, _ = imaging.png.read_png(file)
+    read = imagecodecs.png_decode(Path(f"deep_x2_{DEFAULT}.png").read_bytes())
     np.testing.assert_array_equal(read[::2, ::2], np.rot90(samples, -1))
     result = run("upscale", "deep.png", "--format", "jpeg")
     assert result.code == 0 and "Note: deep.png: 16-bit samples are written as 8 bits" in result.err
@@ -313,7 +367,7 @@ def test_json(run, model, save):
     assert first["status"] == "done" and first["seconds"] > 0 and first["format"] == "png"
     assert (first["input_size"], first["output_size"]) == ([6, 4], [12, 8])
     assert first["output"] == f"a_x2_{DEFAULT}.png" and second["status"] == "skipped"
-    assert third["status"] == "failed" and "does not exist" in third["reason"]
+    assert third["status"] == "failed" and "No such file" in third["reason"]
 
 
 def test_dry_run(run, model, save, tiny_model):

@@ -32,7 +32,7 @@ def test_a_locked_picture_does_not_stop_the_others(run, model, save, locked):
     os.chmod("noread.png", 0)
     result = run("upscale", "a.png", "noread.png", "locked/a.png", "-o", "out")
     assert result.code == 1 and "1 enlarged, 2 failed" in result.out
-    assert result.err.count("may not be read") == 2
+    assert result.err.count("Permission denied") == 2
 
 
 @as_user
@@ -97,31 +97,20 @@ def test_a_folder_that_cannot_be_searched_is_a_failure(run, model, save, monkeyp
 
 def test_photographs_that_cannot_be_read_are_named(run, model, save):
     save("in/p.png")
-    for name in (
-        "in/x.heic",
-        "in/sub/y.CR2",
-        "in/._x.heic",
-        "only/1.dng",
-        "only/2.jxl",
-        "only/3.raf",
-        "only/4.orf",
-    ):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(b"whatever it is")
+    names = ("x.nef", "sub/y.CR2", "._x.nef"), ("1.dng", "2.arw", "3.raf", "4.orf")
+    for path in (Path(folder, name) for folder, group in zip(("in", "only"), names) for name in group):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"whatever it is")
     result = run("upscale", "in", "-r", "-o", "out")
     assert result.code == 0 and "1 enlarged, 2 skipped" in result.out and not result.err
-    for name in ("in/x.heic", "in/sub/y.CR2"):
-        assert (
-            f"{name}: skipped, its format cannot be read here: save it as JPEG, PNG or TIFF first"
-            in result.out
-        )
+    reason = "its format cannot be read here: save it as JPEG, PNG or TIFF first"
+    for name in ("in/x.nef", "in/sub/y.CR2"):
+        assert f"{name}: skipped, {reason}" in result.out
     result = run("upscale", "only", "-o", "out")
     assert result.code == 1 and "1 failed" in result.out and "skipped" not in result.out
-    assert (
-        "no pictures in a format that can be read, only 1.dng, 2.jxl, 3.raf and 1 more: save as" in result.err
-    )
-    result = run("upscale", "in/x.heic", "-o", "out")
-    assert result.code == 1 and "in/x.heic: its format cannot be read here: save it as JPEG" in result.err
+    assert f"no pictures that can be read, only 1.dng, 2.arw, 3.raf and 1 more: {reason}" in result.err
+    result = run("upscale", "in/x.nef", "-o", "out")
+    assert result.code == 1 and f"in/x.nef: {reason}" in result.err
 
 
 def test_a_web_address_is_not_read(run, model, save):
@@ -210,21 +199,23 @@ KILLED = """
 import os, signal, sys
 import clit_zoo
 from clit_zoo.commands import cli
-import clit_zoo.imaging.write
+from dataclasses import replace
+from pathlib import Path
 
 name = sys.argv.pop()
 
 class Model:
     check_backend = staticmethod(lambda: None)
-    def enlarge(self, image, size, progress=None):
-        return image.new_zeros((1, 3, *size))
+    def upscale(self, picture, *, size, **rest):
+        return replace(picture, color=picture.color.new_zeros((1, 3, *size)))
 
-def written(path, *rest):
-    open(path, "w").close()
+def written(path, data):
+    with open(path, "wb") as file:
+        file.write(data[:20])
     os.kill(os.getpid(), getattr(signal, name))
     raise AssertionError("still alive")
 
-sys.modules["clit_zoo.imaging.write"]._write_pillow = written
+Path.write_bytes = written
 clit_zoo.from_pretrained = lambda *rest, **options: Model()
 cli.main()
 """

@@ -101,7 +101,7 @@ def test_a_batch_is_its_pictures_and_half_precision_is_near(name):
 def test_what_a_view_holds(name):
     """Maps of the picture's size: nothing of the output, and not the input beside them."""
     view = small(name).open(picture())
-    held = sum(t.untyped_storage().nbytes() for t in view._encoded.prepared)
+    held = sum(t.untyped_storage().nbytes() for t in view._tiles._encoded(0, 0).prepared)
     view.render(9)
-    assert sum(t.untyped_storage().nbytes() for t in view._encoded.prepared) == held
+    assert sum(t.untyped_storage().nbytes() for t in view._tiles._encoded(0, 0).prepared) == held
     assert held <= 4 * H * W * (3 + 24) and view._like.color.numel() == 0

@@ -12,7 +12,7 @@ from PIL import Image
 from clit_zoo.errors import ImageError
 from clit_zoo.evaluation import evaluate
 from clit_zoo.evaluation.dataset import dataset_names, read_original
-from clit_zoo.imaging import png
+from clit_zoo.imaging import decode, write
 
 
 @pytest.fixture
@@ -26,8 +26,7 @@ def folder(tmp_path):
 
 def save_deep_rgb(path):
     samples = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
-    with path.open("wb") as file:
-        png.write_png(file, samples)
+    write(decode(samples), path)
 
 
 def save_deep_tiff(path):
@@ -73,7 +72,9 @@ def test_what_may_not_be_read_is_said(folder, monkeypatch):
 
     monkeypatch.setattr("clit_zoo.imaging.files.open", denied, raising=False)
     results = evaluate("bicubic", folder, [2], limit=1)
-    assert results.skipped[0].reason.startswith("a.png may not be read")  # the table names the folder
+    assert results.skipped[0].reason.startswith(
+        "a.png cannot be read: Permission"
+    )  # the table names the folder
     monkeypatch.setattr(Path, "iterdir", denied)
     with pytest.raises(PermissionError):
         evaluate("bicubic", folder, [2])

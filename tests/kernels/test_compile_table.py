@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,25 @@ PROJECT = Path(__file__).resolve().parents[2] / "kernels"
 
 SPOILED = """
 import sys
-from clit_kernels import settings
 sys.path.insert(0, {folder!r})
 import compile_table
-with settings.forced({{"local_attention/forward_grid": {tile}}}):
-    for spec in compile_table.registered("local_attention", {target!r}):
-        if spec.name.endswith("forward_grid") and spec.label == "{dtype} C=256 H=8 K=7":
-            print(compile_table.measure(spec, {target!r}).error)
+for spec in compile_table.registered("local_attention", {target!r}):
+    if spec.name.endswith("forward_grid") and spec.label == "{dtype} C=256 H=8 K=7":
+        tile = {{**spec.tile, **{tile}}}
+        blocks = {{k: v for k, v in tile.items() if k in spec.kernel.arg_names}}
+        spec = spec._replace(tile=tile, constants={{**spec.constants, **blocks}})
+        print(compile_table.measure(spec, {target!r}).error)
 """
 
 REGISTERED = """
 import sys
 sys.path.insert(0, {folder!r})
 import compile_table
-for target in compile_table.TARGETS:
-    for spec in compile_table.registered(None, target):
-        print(spec.name, spec.label, target, compile_table.tile_text(spec.tile), sep=" | ")
+registered, targets = compile_table.registered, compile_table.TARGETS
+specs = [(spec, target) for target in targets for spec in registered(None, target)]
+print(compile_table.digest(specs))
+for name, target in sorted((spec.name, target) for spec, target in specs):
+    print(name, target, sep=" | ")
 """
 
 
@@ -70,19 +74,13 @@ def test_a_tile_that_does_not_fit_is_reported(dtype, tile, target, error):
 
 
 def test_the_page_is_of_the_kernels_as_registered():
-    kernel, rows = "", []
     text = (PROJECT / "COMPILED.md").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        cells = line.strip("| ").split(" | ")
-        if line.startswith("## "):
-            kernel = line.removeprefix("## ")
-        elif kernel and len(cells) == 7 and cells[0] != "setting":
-            rows.append(" | ".join((kernel, *cells[:2], cells[-1])))
-    registered = run("-c", REGISTERED.format(folder=str(PROJECT))).stdout.splitlines()
-    assert registered and sorted(rows) == sorted(registered), (
-        "write it again: python kernels/compile_table.py --markdown kernels/COMPILED.md"
-    )
-    assert f"{len(rows)} compiled, 0 failed" in text
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    counts = {f"{kernel} | {target}": int(count) for kernel, target, count, *_ in rows}
+    settings, *registered = run("-c", REGISTERED.format(folder=str(PROJECT))).stdout.splitlines()
+    wrong = "write it again: python kernels/compile_table.py --markdown kernels/COMPILED.md"
+    assert registered and counts == Counter(registered), wrong
+    assert f"{len(registered)} compiled, 0 failed; settings {settings}." in text, wrong
 
 
 def test_a_page_shows_the_most_of_each_kernel_and_every_failure(tmp_path):
@@ -97,12 +95,12 @@ def test_a_page_shows_the_most_of_each_kernel_and_every_failure(tmp_path):
     ]
     page = tmp_path / "page.md"
     page.write_text("the page before")
-    module.write(page, module.markdown(reports, "Triton 3"))
+    module.write(page, module.markdown(reports, "Triton 3", "abc"))
     lines = page.read_text().splitlines()
-    assert "Triton 3: 3 compiled, 1 failed." in lines
+    assert "Triton 3: 3 compiled, 1 failed; settings abc." in lines
     assert "| op/a | sm_90 | 2 | 90 | 4.0 | 8 | wgmma |" in lines
     assert "| op/b | sm_90 | 1 | 30 | 0.0 | 0 | - |" in lines
-    assert "| bf16 y | sm_90 | 70 | 4.0 | 8 | - | SLOTS=8 **spills 8 bytes** |" in lines
+    assert "op/a bf16 y on sm_90, SLOTS=8: **spills 8 bytes**" in lines
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
 
 

@@ -1,6 +1,7 @@
 """Triton is there and cannot build a kernel: here, because no driver serves the CPU's tensors."""
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -20,16 +21,16 @@ def _believed_to_serve_the_cpu(monkeypatch):
     monkeypatch.setattr(backends, "_not_built", set())
 
 
-def call(op: str, backend: str) -> torch.Tensor:
+def call(op: str, backend: str, **how: Any) -> torch.Tensor:
     size, queries = QUERIES["grid x2.5"]
     maps = (random_map(8, size, seed).requires_grad_() for seed in (1, 2, 3))
     stage = StageCall(*maps, queries, stage_weights(8, 2, 1), cells(queries))
     if op == "local_attention":
-        return local_attention(stage.attention(), backend=backend)
+        return local_attention(stage.attention(), backend=backend, **how)
     if op == "coordinate_decode":
         weights = local_attention(stage.attention(), backend="torch")
-        return coordinate_decode(stage.decoding(weights), backend=backend)
-    return decode_stage(stage, backend=backend)
+        return coordinate_decode(stage.decoding(weights), backend=backend, **how)
+    return decode_stage(stage, backend=backend, **how)
 
 
 @pytest.mark.parametrize("op", ["local_attention", "coordinate_decode", "decode_stage"])
@@ -41,6 +42,8 @@ def test_auto_warns_once_and_computes(op):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(call(op, "auto"), expected)
+    with pytest.warns(RuntimeWarning, match="failed to build"):  # with other tiles it is tried again
+        assert torch.equal(call(op, "auto", tiles={f"{op}/none": {"SIZE": 1}}), expected)
 
 
 @pytest.mark.parametrize("op", ["local_attention", "coordinate_decode", "decode_stage"])

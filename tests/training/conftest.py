@@ -1,18 +1,15 @@
-"""Pictures made up for the tiny model, and the example script."""
+"""Pictures made up for the tiny model, and the command."""
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_training import PATCH, tiny_model
 
+from clit_zoo.commands import cli
 from clit_zoo.training.photographs import Photographs
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 
 
 @pytest.fixture(scope="session")
@@ -38,21 +35,22 @@ def tiny(tmp_path_factory) -> Path:
     return tiny_model().save_pretrained(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
-def script() -> ModuleType:
-    if not SCRIPT.exists():
-        pytest.skip("needs the examples")
-    spec = importlib.util.spec_from_file_location("finetune", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["finetune"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def arguments(pictures, tiny, tmp_path) -> list[str]:
-    """The script's words for a run of 12 steps of the tiny model."""
+    """The words of a run of 12 steps of the tiny model."""
     where = f"--model {tiny} --data {pictures} --out {tmp_path / 'run'} --device cpu --no-tensorboard"
     how = f"--patch {PATCH} --batch 4 --steps 12 --log-every 2 --save-every 4 --workers 1"
     return [*where.split(), *how.split()]
+
+
+@pytest.fixture
+def train(capfd) -> Callable[..., str]:
+    """Run ``clit-zoo train`` in this process; returns what it printed."""
+
+    def call(*words: str, code: int = 0) -> str:
+        found = cli.run(["train", *words])
+        printed = capfd.readouterr()
+        assert found == code, printed.err
+        return printed.out + printed.err
+
+    return call

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from clit_zoo.training import log as log_module
 from clit_zoo.training.log import Log, read_log
-from clit_zoo.training.prefetch import Prefetcher
+from clit_zoo.training.prefetch import prefetched
 
 
 def test_rows_after_the_checkpoint_are_dropped(tmp_path):
@@ -55,28 +56,40 @@ def test_batches_come_in_order_and_errors_come_through():
             raise ValueError("step 7")
         return step * step
 
-    batches = Prefetcher(draw, 2, 9, threads=3)
-    assert [batches.take() for _ in range(5)] == [4, 9, 16, 25, 36]
-    with pytest.raises(ValueError, match="step 7"):
-        batches.take()
-    assert batches.waited > 0
-    batches.close()
+    drawn = []
+    with pytest.raises(ValueError, match="step 7"), prefetched(draw, range(2, 9), threads=3) as batches:
+        for batch, waited in batches:
+            drawn.append(batch)
+            assert waited > 0
+    assert drawn == [4, 9, 16, 25, 36]
+    with prefetched(draw, range(3)) as batches:
+        assert [batch for batch, _ in batches] == [0, 1, 4]
 
 
 def test_a_full_disk_stops_the_log_only(tmp_path, monkeypatch, capsys):
     log = Log(tmp_path, 0, tensorboard=False)
     log.row(1, loss=0.5)
-    append = Log._append
 
-    def cut_short(self, line):
-        with open(self.path, "a") as file:
-            file.write(line[:7])
-        raise OSError(28, "No space left on device")
+    class Full:
+        """A disk with room for seven letters of each line."""
 
-    monkeypatch.setattr(Log, "_append", cut_short)
+        def __init__(self, path, mode, **_):
+            self.file = open(path, mode)  # noqa: SIM115
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, line):
+            self.file.write(line[:7])
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log_module, "open", Full, raising=False)
     log.row(2, loss=0.4)
     log.row(3, loss=0.3)
-    monkeypatch.setattr(Log, "_append", append)
+    monkeypatch.undo()
     log.row(4, loss=0.2)
     warned = capsys.readouterr().err
     assert warned.count("Warning") == 1 and "No space left" in warned and "log.jsonl" in warned

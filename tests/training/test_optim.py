@@ -1,7 +1,5 @@
 """Optimizers and the average of the weights."""
 
-import copy
-
 import pytest
 import torch
 from tiny_training import tiny_model
@@ -19,7 +17,7 @@ def step(model: nn.Module, kind: str) -> None:
     optimizer = OPTIMIZERS[kind](model, 1e-2)
     torch.manual_seed(1)
     model(torch.randn(2, 4, 9, 9)).square().mean().backward()
-    optimizer.step()
+    optimizer.step(1e-2)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -81,30 +79,8 @@ def test_stages_without_gradients_are_left_alone():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     image = torch.rand(1, 3, 16, 16)
     cell = torch.full((1, 2), 2 / 16)
-    model.query(image, torch.zeros(1, 5, 2), cell, sizes=[(16, 16)]).sum().backward()
-    optimizer.step()
+    model.query(image, torch.zeros(1, 5, 2), cell, maps=[(16, 16)]).sum().backward()
+    optimizer.step(1e-2)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert "decoder.imnets.0.layers.0.weight" in changed
     assert not any(".imnets.1." in name or "s.1." in name for name in changed)
-
-
-def test_muons_momentum_moves_between_memory_formats():
-    models = [two_layers(), two_layers().to(memory_format=torch.channels_last)]
-    optimizers = [OPTIMIZERS["muon"](model, 1e-2) for model in models]
-    torch.manual_seed(1)
-    models[0](torch.randn(2, 4, 9, 9)).square().mean().backward()
-    optimizers[0].step()
-    saved = copy.deepcopy(optimizers[0].state_dict())
-    optimizers[1].load_state_dict(saved)
-    again = optimizers[1].state_dict()["muon"]["state"]
-    assert saved["muon"]["state"]
-    for index, values in saved["muon"]["state"].items():
-        assert torch.equal(values["momentum_buffer"], again[index]["momentum_buffer"])
-    # the step that follows from momentum alone is the same in both
-    models[1].load_state_dict(models[0].state_dict())
-    for model, optimizer in zip(models, optimizers, strict=True):
-        for p in model.parameters():
-            p.grad = torch.zeros_like(p)
-        optimizer.step()
-    for a, b in zip(*(model.parameters() for model in models), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=3e-4)  # Muon orthogonalises in bfloat16

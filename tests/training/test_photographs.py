@@ -1,6 +1,5 @@
 """Pictures that cannot be used are named and counted; the cache is used only for the same pictures."""
 
-import json
 import os
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 
 from clit_zoo.errors import ClitZooError, ImageError
-from clit_zoo.training.photographs import INDEX_FILE, Photographs
+from clit_zoo.training.photographs import CACHE_FILE, Photographs
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_unusable_pictures_are_named_and_counted(mixed):
     assert str(mixed) not in reasons["broken.jpg"]
     expected = np.asarray(Image.open(mixed / "big.png")).transpose(2, 0, 1)
     assert np.array_equal(found.images[0].numpy(), expected)
-    assert found.megapixels == pytest.approx((100 * 120 + 70 * 64) / 1e6)
+    assert found.in_words == "2 pictures (0.0165 megapixels)"  # 100 · 120 + 70 · 64
 
 
 def test_pictures_of_other_formats_are_named_and_counted_with_a_cache_too(mixed, tmp_path):
@@ -97,12 +96,14 @@ def test_the_cache_is_used_again_and_only_for_the_same_pictures(mixed, tmp_path,
     # another picture, a damaged index, a file cut short: decoded anew
     Image.new("RGB", (80, 80)).save(mixed / "new.png")
     assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
-    (cache / INDEX_FILE).write_text("{")
+    (cache / CACHE_FILE).write_text("{")
     assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
-    with open(cache / "pictures.u8", "r+b") as file:
+    with open(cache / CACHE_FILE, "r+b") as file:
         file.truncate(1000)
     assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
-    assert json.loads((cache / INDEX_FILE).read_text())["shapes"][0] == [100, 120]
+    torch.save({"key": 3, "images": [os.system]}, cache / CACHE_FILE)
+    assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 3
+    assert os.listdir(cache) == [CACHE_FILE]
 
 
 def test_a_cache_that_does_not_fit_leaves_nothing(mixed, tmp_path, monkeypatch):
@@ -116,7 +117,7 @@ def test_a_cache_that_does_not_fit_leaves_nothing(mixed, tmp_path, monkeypatch):
             Photographs(mixed, 64, cache=cache, progress=False)
     assert os.listdir(cache) == []
     assert len(Photographs(mixed, 64, cache=cache, progress=False).images) == 2
-    assert sorted(os.listdir(cache)) == [INDEX_FILE, "pictures.u8"]
+    assert os.listdir(cache) == [CACHE_FILE]
 
 
 def test_a_link_to_nothing_is_named_and_left_out_with_a_cache_too(mixed, tmp_path):

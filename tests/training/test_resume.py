@@ -16,8 +16,8 @@ from clit_zoo.errors import ClitZooError, ConfigError
 from clit_zoo.training import checkpoint
 from clit_zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from clit_zoo.training.log import read_log
-from clit_zoo.training.loop import Run
 from clit_zoo.training.recipe import Recipe
+from clit_zoo.training.run import Run
 
 STEPS = 24
 RECIPE = {
@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
 from tiny_training import tiny_model
 from test_resume import RECIPE
-from clit_zoo.training.loop import Run
+from clit_zoo.training.run import Run
 from clit_zoo.training.photographs import Photographs
 from clit_zoo.training.recipe import Recipe
 photographs = Photographs(sys.argv[1], 32, progress=False)
@@ -53,6 +53,14 @@ def start(photographs, folder: Path, **changes) -> Run:
     )  # fmt: skip
 
 
+def save(photographs, folder: Path) -> Run:
+    """A run that has saved its start."""
+    run = start(photographs, folder)
+    run.begin()
+    run.save()
+    return run
+
+
 def losses(folder: Path) -> list[tuple[int, float, float]]:
     return [(row["step"], row["loss"], row["lr"]) for row in read_log(folder) if "loss" in row]
 
@@ -60,9 +68,9 @@ def losses(folder: Path) -> list[tuple[int, float, float]]:
 def same_state(a: Run, b: Run) -> None:
     for name, value in a.model.state_dict().items():
         assert torch.equal(value, b.model.state_dict()[name]), name
-    for name, value in a.average.shadow.items():
-        assert torch.equal(value, b.average.shadow[name]), name
-    first, second = a.optimizer.state_dict(), b.optimizer.state_dict()
+    for name, value in a.state.average.shadow.items():
+        assert torch.equal(value, b.state.average.shadow[name]), name
+    first, second = a.state.optimizer.state_dict(), b.state.optimizer.state_dict()
     for which in first:
         for index, values in first[which]["state"].items():
             for key, value in values.items():
@@ -86,7 +94,7 @@ def test_killed_at_a_random_step_it_ends_bit_for_bit_the_same(photographs, pictu
     assert child.wait() == -signal.SIGKILL, "the run ended before it was killed"
 
     resumed = start(photographs, folder)
-    assert 0 < resumed.step < STEPS and resumed.step % 7 == 0
+    assert 0 < resumed.begin().step < STEPS and resumed.state.step % 7 == 0
     assert resumed.train()
     same_state(whole, resumed)
     assert losses(folder) == losses(tmp_path / "whole")
@@ -97,17 +105,17 @@ def test_stopped_by_time_or_signal_it_goes_on(photographs, tmp_path, monkeypatch
     whole = start(photographs, tmp_path / "whole")
     whole.train()
     run = start(photographs, tmp_path / "stopped")
-    assert run.train(minutes=0) is False and run.step == 1 and run.stopped_by is None
+    assert run.train(minutes=0) is False and run.state.step == 1 and run.stopped_by is None
     run = start(photographs, tmp_path / "stopped")
     update = run._update
 
     def signalled(parts):
-        if run.step == 5:
+        if run.state.step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
         return update(parts)
 
     monkeypatch.setattr(run, "_update", signalled)
-    assert run.train() is False and run.step == 6 and run.stopped_by == signal.SIGTERM
+    assert run.train() is False and run.state.step == 6 and run.stopped_by == signal.SIGTERM
     run = start(photographs, tmp_path / "stopped")
     assert run.train() is True
     same_state(whole, run)
@@ -116,7 +124,7 @@ def test_stopped_by_time_or_signal_it_goes_on(photographs, tmp_path, monkeypatch
 
 def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypatch):
     run = start(photographs, tmp_path)
-    run.step = 5
+    run.begin().step = 5
     run.save()
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
@@ -125,7 +133,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", half)
-    run.step = 6
+    run.state.step = 6
     with pytest.raises(ClitZooError, match=r"cannot be written .*No space left"):
         run.save()
     monkeypatch.undo()
@@ -142,13 +150,13 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     # a kill in the middle leaves the part beside it, which nobody reads
     (tmp_path / ".checkpoint.pt.part").write_bytes(before[: len(before) // 2])
-    assert start(photographs, tmp_path).step == 5
+    assert start(photographs, tmp_path).begin().step == 5
 
 
-@pytest.mark.parametrize("content", ["cut", "empty", "other", "flipped"])
+@pytest.mark.parametrize("content", ["cut", "empty", "other", "another version", "flipped"])
 def test_a_damaged_checkpoint_is_refused(photographs, tmp_path, content):
     path = tmp_path / "checkpoint.pt"
-    start(photographs, tmp_path).save()
+    save(photographs, tmp_path)
     if content == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif content == "empty":
@@ -159,9 +167,9 @@ def test_a_damaged_checkpoint_is_refused(photographs, tmp_path, content):
         whole[whole.index(weight.numpy().tobytes())] ^= 1  # torch alone would not notice
         path.write_bytes(whole)
     else:
-        torch.save({"step": 3}, path)
-    with pytest.raises(ClitZooError, match=r"checkpoint\.pt is (damaged|no checkpoint)"):
-        start(photographs, tmp_path)
+        torch.save({"step": 3} if content == "other" else {"format": "clit_zoo run/1", "step": 3}, path)
+    with pytest.raises(ClitZooError, match=r"checkpoint\.pt (is damaged|was not written by this version)"):
+        start(photographs, tmp_path).begin()
 
 
 def test_a_checkpoint_unpickles_nothing_but_data(tmp_path):
@@ -173,26 +181,36 @@ def test_a_checkpoint_unpickles_nothing_but_data(tmp_path):
 
 
 def test_another_model_or_optimizer_in_the_folder(photographs, tmp_path):
-    start(photographs, tmp_path).save()
-    recipe = Recipe(**RECIPE)
+    save(photographs, tmp_path)
     with pytest.raises(ConfigError, match="run of another model"):
-        Run(tiny_model(3), recipe, photographs, tmp_path)
-    with pytest.raises(ConfigError, match=r"frozen parts \(optimizer: muon → adam\)"):
-        start(photographs, tmp_path, optimizer="adam")
-    with pytest.raises(ConfigError, match=r"freeze_encoder: False → True"):
-        start(photographs, tmp_path, freeze_encoder=True)
-    assert start(photographs, tmp_path, lr=5e-5, steps=80).changed == ["steps: 24 → 80", "lr: 0.0001 → 5e-05"]
+        Run(tiny_model(3), Recipe(**RECIPE), photographs, tmp_path).begin()
+    with pytest.raises(ConfigError, match=r"frozen parts \(optimizer muon → adam\)"):
+        start(photographs, tmp_path, optimizer="adam").begin()
+    with pytest.raises(ConfigError, match=r"freeze_encoder False → True"):
+        start(photographs, tmp_path, freeze_encoder=True).begin()
+    run = start(photographs, tmp_path, lr=5e-5, steps=80)
+    run.begin()
+    assert run.changed == ["steps 24 → 80", "lr 0.0001 → 5e-05"]
+
+
+def test_a_run_that_is_made_does_nothing(photographs, tmp_path):
+    """Neither to the disk, where a damaged checkpoint lies, nor to the model."""
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    model = tiny_model().eval()
+    Run(model, Recipe(steps=1, patch=PATCH, freeze_encoder=True), photographs, tmp_path / "run")
+    Run(model, Recipe(steps=1, patch=PATCH), photographs, tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert not model.training and all(p.requires_grad for p in model.parameters())
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(photographs, tmp_path):
-    run = start(photographs, tmp_path)
-    run.save()
+    run = save(photographs, tmp_path)
     with torch.no_grad():
         run.model.decoder.conv_ch.bias.fill_(float("nan"))
     with pytest.raises(ClitZooError, match=r"not a number any more by step 3.*--clip"):
         run.train()
-    assert start(photographs, tmp_path).step == 0
-    assert bool(torch.isfinite(start(photographs, tmp_path).model.decoder.conv_ch.bias).all())
+    state = start(photographs, tmp_path).begin()
+    assert state.step == 0 and bool(torch.isfinite(state.model.decoder.conv_ch.bias).all())
 
 
 def test_weights_that_overflow_at_a_save_leave_the_checkpoint(photographs, tmp_path, monkeypatch):
@@ -201,7 +219,7 @@ def test_weights_that_overflow_at_a_save_leave_the_checkpoint(photographs, tmp_p
 
     def overflowing(parts):
         loss = update(parts)
-        if run.step == 13:  # the step before the second save
+        if run.state.step == 13:  # the step before the second save
             with torch.no_grad():
                 run.model.decoder.conv_ch.bias.fill_(float("inf"))
         return loss
@@ -210,15 +228,15 @@ def test_weights_that_overflow_at_a_save_leave_the_checkpoint(photographs, tmp_p
     with pytest.raises(ClitZooError, match=r"not finite any more after step 14.*--clip"):
         run.train()
     again = start(photographs, tmp_path)
-    assert again.step == 7 and again.train()
+    assert again.begin().step == 7 and again.train()
 
 
 def test_fewer_steps_than_done_is_done(photographs, tmp_path):
     run = start(photographs, tmp_path, steps=8)
-    while run.step < 6:
+    while run.begin().step < 6:
         run.train(minutes=0)
     shorter = start(photographs, tmp_path, steps=4)
-    assert shorter.train() is True and shorter.step == 6
+    assert shorter.train() is True and shorter.state.step == 6
     assert "6 of 6 steps" in (shorter.finish() / "README.md").read_text()
 
 
@@ -240,16 +258,14 @@ def test_a_checkpoint_without_a_folder_is_refused_by_name(tmp_path):
 
 def test_muon_goes_on_in_another_memory_format(photographs, tmp_path):
     run = start(photographs, tmp_path, channels_last=True)
-    while run.step < 2:
+    while run.begin().step < 2:
         run.train(minutes=0)
     plain = start(photographs, tmp_path)
-    assert plain.step == 2 and plain.changed == ["channels_last: True → False"]
-    saved = run.state()
-    del saved["optimizer"]["muon"]["order"]  # as earlier versions wrote it
-    save_checkpoint(tmp_path / "checkpoint.pt", saved)
-    with pytest.raises(ConfigError, match="--channels-last"):
-        start(photographs, tmp_path)
-    assert start(photographs, tmp_path, channels_last=True).step == 2
+    assert plain.begin().step == 2 and plain.changed == ["channels_last True → False"]
+    momenta = [r.state.optimizer.state_dict()["muon"]["state"] for r in (run, plain)]
+    assert momenta[0]
+    for index, values in momenta[0].items():
+        assert torch.equal(values["momentum_buffer"], momenta[1][index]["momentum_buffer"])
 
 
 def test_what_is_frozen_is_in_evaluation_mode(photographs, pictures, tmp_path):
@@ -257,6 +273,7 @@ def test_what_is_frozen_is_in_evaluation_mode(photographs, pictures, tmp_path):
     run = start(photographs, tmp_path, freeze_encoder=True)
     modes = []
     run.model.encoder.register_forward_hook(lambda module, *_: modes.append(module.training))
+    run.begin()
     with run._averaged():
         pass
     run.train(minutes=0)

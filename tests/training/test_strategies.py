@@ -5,6 +5,7 @@ import math
 import pytest
 
 from clit_zoo.errors import ConfigError
+from clit_zoo.training.patches import Draw
 from clit_zoo.training.recipe import Recipe
 from clit_zoo.training.strategies import (
     STRATEGIES,
@@ -39,7 +40,7 @@ def test_frozen_stages_are_always_followed_by_others():
     assert [stages_at(step, 3, frozen=1) for step in range(4)] == [3, 2, 3, 2]
     assert [stages_at(step, 3, frozen=2) for step in range(2)] == [3, 3]
     with pytest.raises(ConfigError, match="leaves nothing to train"):
-        Recipe(steps=1, freeze_stages=3).draw(3)
+        Draw(Recipe(steps=1, freeze_stages=3), 3)
 
 
 def test_ranges():
@@ -64,10 +65,10 @@ def test_map_sides():
 
 
 def test_a_cascade_takes_the_cumulative_strategy_only():
-    assert Recipe(steps=1).draw(3).stages == 3
-    assert Recipe(steps=1, strategy="alternating").draw(1).strategy == "alternating"
+    Draw(Recipe(steps=1), 3)
+    Draw(Recipe(steps=1, strategy="alternating"), 1)
     with pytest.raises(ConfigError, match=r"'u112' trains one stage, and this model has 3"):
-        Recipe(steps=1, strategy="u112").draw(3)
+        Draw(Recipe(steps=1, strategy="u112"), 3)
 
 
 @pytest.mark.parametrize(

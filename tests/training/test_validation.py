@@ -1,5 +1,6 @@
 """Measuring while training: what cannot be measured is said at once, and no failure costs steps."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from clit_zoo.errors import ClitZooError
 from clit_zoo.evaluation import Results
 from clit_zoo.training.checkpoint import load_checkpoint
 from clit_zoo.training.log import read_log
-from clit_zoo.training.loop import Run
 from clit_zoo.training.recipe import Recipe
+from clit_zoo.training.run import Run
 from clit_zoo.training.validation import Validation, mean_psnr
 
 
@@ -73,8 +74,8 @@ def test_pictures_left_out_are_logged(photographs, originals, tmp_path):
     assert run.train()
     row = read_log(run.folder)[-1]
     assert set(row["val"]) == {"pair×3"}
-    assert [name for name, _ in row["val_skipped"]] == ["pair/0.png", "pair/b.png ×3"]
-    assert "too small" in row["val_skipped"][1][1]
+    assert [skipped[:2] for skipped in row["val_skipped"]] == [["pair/0.png", None], ["pair/b.png", 3]]
+    assert "too small" in row["val_skipped"][1][2]
     assert (run.folder / "samples" / "step_0000006.png").exists()
 
 
@@ -88,7 +89,7 @@ def test_a_validation_that_fails_costs_no_steps(photographs, originals, tmp_path
     monkeypatch.undo()
     assert load_checkpoint(run.checkpoint)["step"] == 3
     again = start(photographs, tmp_path / "run", validation)
-    assert again.step == 3 and again.train()
+    assert again.begin().step == 3 and again.train()
     assert load_checkpoint(run.checkpoint)["best"]["step"] == 6
 
 
@@ -112,7 +113,12 @@ def test_a_sample_that_does_not_fit_is_left_out(photographs, originals, tmp_path
 
 def test_best_compares_what_was_measured_alike(photographs, originals, tmp_path):
     run = start(photographs, tmp_path / "run", Validation((originals,), (2,), every=6))
-    assert run.train() and run.best["step"] == 6
-    assert start(photographs, run.folder, Validation((originals,), (2,), every=2)).best == run.best
-    assert start(photographs, run.folder, Validation((originals,), (2, 3))).best == {}
-    assert start(photographs, run.folder, Validation((originals,), (2,), limit=1)).best == {}
+    assert run.train() and run.state.best["step"] == 6
+
+    def best(*options, **more):
+        return start(photographs, run.folder, Validation((originals,), *options, **more)).begin().best
+
+    assert best((2,), every=2) == run.state.best
+    assert best((2, 3)) == best((2,), limit=1) == {}
+    shutil.rmtree(run.folder / "best")
+    assert best((2,), every=2) == {}

@@ -1,25 +1,33 @@
-"""`clit-zoo upscale`: pictures in, larger pictures out; one bad picture never stops the others."""
+"""``clit-zoo upscale``: pictures in, larger pictures out; one bad picture never stops the others."""
 
-from __future__ import annotations
-
-import logging
 import math
 import os
 import re
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from PIL import ImageColor
+from tqdm import tqdm
 
-from ...errors import ClitZooError, ImageError, is_out_of_memory
+from ... import imaging
+from ...atomic import remove_stale
+from ...choice import CLEAN, name_at
+from ...errors import ImageError
+from ...geometry import Size
+from ...imaging.formats import OUTPUTS, by_suffix, output_format
+from ...model import SuperResolver
+from ...zoo import hub, registry
+from ...zoo.config import ModelConfig
+from ...zoo.folder import CONFIG_FILE
 from ..loading import load, precision_options
-
-if TYPE_CHECKING:
-    from ...model import SuperResolver
-    from .plan import Job, Sizing
-    from .report import Report
+from .memory import MemoryEstimate
+from .plan import Job, Naming, Sizing, check_target, find_inputs, plan
+from .report import Report
 
 DEFAULT_SCALE = 4.0
 
@@ -39,20 +47,34 @@ class Scale(click.ParamType):
         return number
 
 
-class Size(click.ParamType):
-    """Width and height in pixels, such as 1920x1080."""
+class WidthByHeight(click.ParamType):
+    """Width and height in pixels, such as 1920x1080, as a size (h, w)."""
 
     name = "WxH"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"([1-9]\d{0,8})[xX×]([1-9]\d{0,8})", value.strip())
         if match is None:
             self.fail(f"{value!r} is no width and height in pixels, such as 1920x1080.", param, ctx)
-        return int(match[1]), int(match[2])
+        return int(match[2]), int(match[1])
+
+
+class Colour(click.ParamType):
+    """A colour as CSS names it."""
+
+    name = "colour"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            ImageColor.getrgb(value)
+        except ValueError:
+            self.fail(f"{value!r} is no colour, such as white or #202020.", param, ctx)
+        return value
+
+
+FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(f).suffixes[0].lstrip("."))))
 
 
 @click.command("upscale")
@@ -85,19 +107,21 @@ class Size(click.ParamType):
 @click.option("-s", "--scale", type=Scale(), help="Any number from 1.  [default: 4]")
 @click.option("--width", type=click.IntRange(min=1), help="Output width in pixels; the height follows.")
 @click.option("--height", type=click.IntRange(min=1), help="Output height in pixels; the width follows.")
-@click.option("--size", type=Size(), metavar="WxH", help="Output width and height, such as 1920x1080.")
+@click.option("--size", type=WidthByHeight(), help="Output width and height, such as 1920x1080.")
+@click.option("--fit", is_flag=True, help="Keep the shape: the largest picture within --size.")
+@click.option("--fill", is_flag=True, help="Keep the shape: crop what goes beyond --size.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
 @precision_options("Compute in float32.")
-@click.option("--backend", default="auto", show_default=True, help="auto, triton, torch or reference.")
+@click.option("--backend", default="auto", show_default=True, help="auto, torch, triton or reference.")
 @click.option(
     "--format",
-    type=click.Choice(["png", "jpeg", "jpg", "webp", "tiff", "tif"], case_sensitive=False),
+    type=click.Choice(FORMAT_NAMES, case_sensitive=False),
     help="Output format.  [default: that of -o FILE, else the input's, else png]",
 )
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP; WebP at 100 is lossless.  [default: 95]"
 )
-@click.option("--flatten", metavar="COLOUR", help="Lay transparent pictures on white, #202020 …")
+@click.option("--flatten", type=Colour(), help="Lay transparent pictures on white, #202020 …")
 @click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
@@ -113,7 +137,9 @@ def command(
     scale: float | None,
     width: int | None,
     height: int | None,
-    size: tuple[int, int] | None,
+    size: Size | None,
+    fit: bool,
+    fill: bool,
     device: str,
     dtype: str | None,
     backend: str,
@@ -130,8 +156,8 @@ def command(
 
     JPEGs, lossy WebP and noisy pictures are also cleaned, by a model of their own; -m or --strength decides
     otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile,
-    EXIF and resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only
-    if all is done.
+    EXIF, XMP and resolution survive. A picture that fails is named, and the others go on; the exit code is 0
+    only if all is done.
 
     \b
     clit-zoo upscale photo.jpg -s 3.7
@@ -139,66 +165,92 @@ def command(
     """
     if sum(choice is not None for choice in (scale, width, height, size)) > 1:
         raise click.UsageError("Give one of --scale, --width, --height and --size.")
+    if fit + fill > (size is not None):
+        raise click.UsageError("Give --fit or --fill, and the --size that it is for.")
     if model is not None and strength is not None:
         raise click.UsageError("Give one of --model and --strength, which mixes two models.")
     if skip_existing and overwrite:
         raise click.UsageError("Give one of --skip-existing and --overwrite.")
     if suffix is not None and re.search(r"[/\\\0]", suffix):
         raise click.BadParameter("it ends a file name and cannot hold a folder.", param_hint="'--suffix'")
+    if (scale, width, height, size) == (None, None, None, None):
+        scale = DEFAULT_SCALE
 
     started = time.monotonic()
-    # These import torch, for which --help has no time.
-    from .plan import Naming, Sizing, find_inputs, plan
-    from .report import Report
-
-    _quieten()
+    warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata; ours say what matters
     single = _is_single_file(inputs, out, format)
-    _check_colour(flatten)
-    name = _model_name(model, strength)
-    sizing = Sizing(scale, width, height, size)
-    if scale is None and width is None and height is None and size is None:
-        sizing = Sizing(DEFAULT_SCALE)
+    sizing = Sizing(scale, width, height, size, "fit" if fit else "fill" if fill else "stretch")
+    name = _model_name(model) if strength is None else name_at(strength)
     jobs = plan(
         list(find_inputs(inputs, recursive, out)),
+        name,
         sizing,
-        Naming(out, single, name, suffix, format),
+        Naming(out, single, suffix, format),
         flatten=flatten is not None,
         skip_existing=skip_existing,
         overwrite=overwrite,
     )
     report = Report(jobs, as_json=as_json, dry_run=dry_run, explain=explain, started=started)
+    planned = [job for job in jobs if job.status == "planned"]
     for job in jobs:
         if job.status != "planned":
             report.finished(job)
     try:
-        planned = [job for job in jobs if job.status == "planned"]
         if dry_run:
             _estimate(planned, model, dtype, report)
         elif planned:
-            names = dict.fromkeys(str(job.model) for job in planned)
+            names = dict.fromkeys(job.model for job in planned)
             models = {name: load(model or name, device, dtype, backend, strength) for name in names}
-            _enlarge_all(planned, models, sizing, report, quality, flatten, overwrite)
+            _enlarge_all(planned, Enlarging(models, sizing, quality, flatten, overwrite), report)
     finally:  # after an interruption too, what has been done is told
         report.end()
     return int(any(job.status == "failed" for job in jobs))
 
 
-def _enlarge_all(
-    jobs: list[Job],
-    models: dict[str, SuperResolver],
-    sizing: Sizing,
-    report: Report,
-    quality: int | None,
-    flatten: str | None,
-    overwrite: bool,
-) -> None:
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class Enlarging:
+    """What all pictures of a run have in common."""
 
+    models: dict[str, SuperResolver]
+    sizing: Sizing
+    quality: int | None
+    flatten: str | None
+    overwrite: bool
+
+    def __call__(self, job: Job, progress: Callable[[float], None]) -> None:
+        """Enlarge one picture from file to file."""
+        assert job.target is not None and job.format is not None
+        picture = imaging.read(job.source)
+        job.notices = [*self.sizing.notices(picture.height, picture.width), *picture.notices]
+        job.place(self.sizing, picture.height, picture.width)  # an orientation may show only in decoding
+        assert job.output_size is not None
+        if self.flatten is not None:
+            picture = imaging.flattened(picture, self.flatten)
+        imaging.check_output(job.format, job.output_size, alpha=picture.alpha is not None, bits=picture.bits)
+        if job.output_size != job.input_size or job.box is not None:  # ×1 is the picture as it is
+            model = self.models[job.model]
+            picture = model.upscale(picture, size=job.output_size, box=job.box, progress=progress)
+        try:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(
+                f"cannot make the folder {job.target.parent}: {error.strerror}; give another -o."
+            ) from error
+        check_target(job.target, self.overwrite)  # it may have come into being since the plan
+        job.notices += imaging.write(picture, job.target, job.format, self.quality)
+
+
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx [{elapsed}<{remaining}]"
+
+
+def _enlarge_all(jobs: list[Job], enlarge: Enlarging, report: Report) -> None:
+    for folder in {job.target.parent for job in jobs if job.target is not None}:
+        remove_stale(folder)
     megapixels = [math.prod(job.output_size or ()) / 1e6 for job in jobs]
     # disable=None: no bar where nobody watches
     with tqdm(total=sum(megapixels), unit="Mpx", disable=None, bar_format=_BAR, dynamic_ncols=True) as bar:
         done = 0.0
-        for job, share in zip(jobs, megapixels):
+        for job, share in zip(jobs, megapixels, strict=True):
             bar.set_description(job.source.name[:30])
 
             def progress(fraction: float, before: float = done, share: float = share) -> None:
@@ -206,13 +258,10 @@ def _enlarge_all(
 
             began = time.monotonic()
             try:
-                _enlarge(job, models[str(job.model)], sizing, progress, quality, flatten, overwrite)
+                enlarge(job, progress)
                 job.status = "done"
-            except ClitZooError as error:
-                job.fail(str(error))
             except Exception as error:  # whatever it is, the next picture may be fine
-                logging.getLogger("clit_zoo").debug("%s failed", job.source, exc_info=True)
-                job.fail(_explained(error, job))
+                job.fail(error)
             job.seconds = round(time.monotonic() - began, 3)
             progress(1.0)
             done += share
@@ -220,56 +269,8 @@ def _enlarge_all(
                 report.finished(job)
 
 
-_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx [{elapsed}<{remaining}]"
-
-
-def _enlarge(
-    job: Job,
-    resolver: SuperResolver,
-    sizing: Sizing,
-    progress: Any,
-    quality: int | None,
-    flatten: str | None,
-    overwrite: bool,
-) -> None:
-    from ... import imaging
-    from .plan import check_target
-
-    assert job.target is not None and job.format is not None
-    picture = imaging.read(job.source)
-    job.notices = list(picture.notices)
-    height, width = sizing.target(picture.height, picture.width)
-    if (width, height) != job.output_size:  # the header had an orientation that only decoding shows
-        job.input_size, job.output_size = (picture.width, picture.height), (width, height)
-    if flatten is not None:
-        picture = imaging.flattened(picture, flatten)
-    imaging.check_output(job.format, width, height, alpha=picture.alpha is not None, bits=picture.bits)
-
-    output = resolver.open(picture).render(size=(height, width), progress=progress)
-    _make_folder(job.target.parent)
-    check_target(job.target, overwrite)  # it may have come into being since the plan
-    job.notices += imaging.write(output, job.target, job.format, quality)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(f"cannot make the folder {folder}: {error.strerror}; give another -o.") from error
-
-
-def _explained(error: Exception, job: Job) -> str:
-    if is_out_of_memory(error):
-        width, height = job.output_size or (0, 0)
-        return f"not enough memory for {width}×{height}; take a smaller scale, or another --device."
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return f"{type(error).__name__}: {text}"
-
-
 def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | None) -> bool:
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
-    from ...imaging.formats import OUTPUT_FORMATS, format_of
-
     folders = [path for path in inputs if os.path.isdir(path)]
     if out is None:
         if folders:
@@ -282,68 +283,26 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
             )
     if os.path.isdir(out) or str(out).endswith(("/", "\\")):
         return False
-    suffix = out.suffix.lower().lstrip(".")
-    known = {extension for form in OUTPUT_FORMATS.values() for extension in form.extensions}
-    if suffix not in known:
-        if suffix in _FOREIGN:
-            raise click.UsageError(f"cannot write .{suffix}; the formats are {', '.join(OUTPUT_FORMATS)}.")
+    form = by_suffix(out)
+    if form is None:
         if os.path.lexists(out):
             raise click.UsageError(f"-o {out} is a file that is no picture: give a folder.")
         return False
+    if form.output is None:
+        raise click.UsageError(f"cannot write {out.suffix.lower()}; the formats are {', '.join(OUTPUTS)}.")
     if folders or len(inputs) > 1:
         raise click.UsageError(f"-o {out} is one file, and there are several inputs: give a folder.")
-    if format is not None and format_of(format) is not format_of(out):
+    if format is not None and output_format(format) is not form:
         raise click.UsageError(f"--format {format} contradicts -o {out}: leave out one of them.")
     return True
 
 
-# Picture formats that are read or well known, but not written.
-_FOREIGN = {
-    "gif",
-    "bmp",
-    "avif",
-    "heic",
-    "heif",
-    "jp2",
-    "jxl",
-    "ppm",
-    "pgm",
-    "tga",
-    "ico",
-    "psd",
-    "svg",
-    "exr",
-    "pdf",
-}
-
-
-def _check_colour(flatten: str | None) -> None:
-    from PIL import ImageColor
-
-    if flatten is not None:
-        try:
-            ImageColor.getrgb(flatten)
-        except ValueError as error:
-            raise click.BadParameter(
-                f"{flatten!r} is no colour: give a name such as white, or a code such as #202020.",
-                param_hint="'--flatten'",
-            ) from error
-
-
-def _model_name(model: str | None, strength: float | None) -> str | None:
-    """What output names call the model, None where each picture has its own.
+def _model_name(model: str | None) -> str | None:
+    """What output names call the model; None where each picture has its own.
 
     Raises:
         ModelNotFoundError: the name can be nothing.
     """
-    from ...zoo import registry
-    from ...zoo.config import ModelConfig
-    from ...zoo.folder import CONFIG_FILE
-
-    if strength is not None:
-        from ...choice import name_at
-
-        return name_at(strength)
     if model is None:
         return None
     if model not in registry.REGISTRY:
@@ -357,11 +316,6 @@ def _model_name(model: str | None, strength: float | None) -> str | None:
 
 def _estimate(jobs: list[Job], model: str | None, dtype: str | None, report: Report) -> None:
     """Fill in what each job would take; nothing is downloaded for it."""
-    from ...choice import CLEAN
-    from ...zoo import hub, registry
-    from ...zoo.config import ModelConfig
-    from .memory import estimate_bytes
-
     model = model or CLEAN  # the others that may be chosen are as large
     config = None
     if model in registry.REGISTRY:
@@ -370,15 +324,8 @@ def _estimate(jobs: list[Job], model: str | None, dtype: str | None, report: Rep
             hub.resolve(model)  # raises, saying what to do
     elif os.path.isdir(Path(model).expanduser()):
         config = ModelConfig.from_json(hub.resolve(model).config_path)
+    memory = MemoryEstimate(config, dtype or "float32") if config is not None else None
     for job in jobs:
-        if config is not None and job.input_size and job.output_size:
-            (w, h), (width, height) = job.input_size, job.output_size
-            half = dtype in ("float16", "bfloat16")
-            job.memory_bytes = estimate_bytes(config, h, w, (height, width), 2 if half else 4)
+        if memory is not None and job.input_size and job.output_size:
+            job.memory_bytes = memory(job.input_size, job.output_size)
         report.finished(job)
-
-
-def _quieten() -> None:
-    """Decoders remark on odd metadata in ways of their own; what matters is in our notices and errors."""
-    warnings.filterwarnings("ignore", module="PIL")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)

@@ -1,7 +1,6 @@
-"""What one run of `clit-zoo upscale` will do, settled before any pixel is computed: inputs, sizes, names."""
+"""What one run of ``clit-zoo upscale`` will do, settled before any pixel is computed."""
 
-from __future__ import annotations
-
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -9,80 +8,103 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ...errors import ClitZooError, ImageError
-from ...imaging import check_output, format_of, is_picture_name, probe
-from ...imaging.formats import (
-    OUTPUT_FORMATS,
-    UNREADABLE,
-    WEB_ADDRESS,
-    OutputFormat,
-    is_unreadable_name,
-    web_address,
-)
+from ...choice import choose
+from ...errors import ClitZooError, ImageError, is_out_of_memory
+from ...geometry import Box, Size, output_size
+from ...imaging import check_output, is_picture_name, output_format, probe
+from ...imaging.files import WEB_ADDRESS, web_address
+from ...imaging.formats import OUTPUTS, Format, why_unreadable
 
 Status = Literal["planned", "done", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """The size asked for: a scale, a width or a height (the other side follows), or both sides exactly."""
+    """The size asked for: a scale, a width or a height (the other side follows), or both sides.
+
+    shape: what becomes of a picture whose sides are in another ratio than ``size``: "stretch" makes it that
+    size, "fit" the largest of its own ratio within, "fill" crops its longer sides equally.
+    """
 
     scale: float | None = None
     width: int | None = None
     height: int | None = None
-    size: tuple[int, int] | None = None  # (width, height)
+    size: Size | None = None
+    shape: Literal["stretch", "fit", "fill"] = "stretch"
 
-    def target(self, h: int, w: int) -> tuple[int, int]:
-        """Output (H, W) of an h×w picture. Raises ScaleError where a model cannot produce it."""
-        from ...geometry import output_size
+    def place(self, h: int, w: int) -> tuple[Size, Box | None]:
+        """Output size of an h×w picture, and the part of it that is shown where that is not all.
 
+        Raises:
+            ScaleError: a model cannot produce it.
+        """
         if self.scale is not None:
-            return output_size(h, w, scale=self.scale)
-        if self.size is not None:
-            return output_size(h, w, size=(self.size[1], self.size[0]))
+            return output_size(h, w, scale=self.scale), None
         if self.width is not None:
-            return output_size(h, w, size=(round(h * self.width / w), self.width))
-        assert self.height is not None
-        return output_size(h, w, size=(self.height, round(w * self.height / h)))
+            return output_size(h, w, size=(round(h * self.width / w), self.width)), None
+        if self.height is not None:
+            return output_size(h, w, size=(self.height, round(w * self.height / h))), None
+        assert self.size is not None
+        height, width = self.size
+        if self.shape == "stretch":
+            return output_size(h, w, size=self.size), None
+        ratios = (height / h, width / w)
+        scale = min(ratios) if self.shape == "fit" else max(ratios)
+        whole = output_size(h, w, size=(round(h * scale), round(w * scale)))
+        if self.shape == "fit" or whole == self.size:
+            return whole, None
+        # whole output pixels are cut off, so that those left are the pixels of the whole
+        top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
+        y, x = h / whole[0], w / whole[1]
+        return self.size, (left * x, top * y, (left + width) * x, (top + height) * y)
 
     def label(self, h: int, w: int) -> str:
         """The size in a file name: x3.7, or 1920x1080 where both sides were asked for."""
         if self.size is not None:
-            return f"{self.size[0]}x{self.size[1]}"
-        height, width = self.target(h, w)
-        ratio = self.scale or (width / w if self.width else height / h)
-        return f"x{ratio:g}" if self.scale else f"x{ratio:.4g}"
+            return f"{self.size[1]}x{self.size[0]}"
+        if self.scale is not None:
+            return f"x{self.scale:g}"
+        (height, width), _ = self.place(h, w)
+        return f"x{width / w if self.width else height / h:.4g}"
+
+    def notices(self, h: int, w: int) -> list[str]:
+        """What a person should know of the shape."""
+        if self.size is None or self.shape != "stretch":
+            return []
+        height, width = self.size
+        if abs(height - h * width / w) <= 1 or abs(width - w * height / h) <= 1:
+            return []
+        return [f"{w}×{h} to {width}×{height} changes its shape: --fit keeps it whole, --fill crops it."]
 
 
 @dataclass(frozen=True)
 class Naming:
     """Where outputs go and what they are called.
 
-    out: a folder, or a file if `single`, or None for beside each input. model: of all pictures, or None to
-    choose one for each. suffix replaces `_x{scale}_{model}`.
+    out: a folder, or a file if ``single``, or None for beside each input. suffix replaces
+    ``_x{scale}_{model}``.
     """
 
     out: Path | None
     single: bool
-    model: str | None
     suffix: str | None = None
     format: str | None = None
 
-    def form(self, input_format: str) -> OutputFormat:
-        """The output format: as asked, else by the output file's extension, else the input's, else PNG."""
+    def form(self, input_format: str) -> Format:
+        """The output format: as asked, else by the output file's suffix, else the input's, else PNG."""
         if self.format is not None:
-            return format_of(self.format)
+            return output_format(self.format)
         if self.single and self.out is not None:
-            return format_of(self.out)
-        return OUTPUT_FORMATS.get(input_format, OUTPUT_FORMATS["png"])
+            return output_format(self.out)
+        return output_format(input_format if input_format in OUTPUTS else "png")
 
-    def target(self, item: Input, label: str, model: str, form: OutputFormat) -> Path:
+    def target(self, item: "Input", label: str, model: str, form: Format) -> Path:
         if self.single and self.out is not None:
             return self.out
         model = re.sub(r"[^A-Za-z0-9._-]+", "-", model)
         suffix = f"_{label}_{model}" if self.suffix is None else self.suffix
         folder = item.path.parent if self.out is None else self.out / item.below
-        return folder / f"{item.path.stem}{suffix}.{form.extensions[0]}"
+        return folder / f"{item.path.stem}{suffix}{form.suffixes[0]}"
 
 
 @dataclass(frozen=True)
@@ -95,24 +117,43 @@ class Input:
 
 @dataclass
 class Job:
-    """One picture: sizes are (width, height) in pixels."""
+    """One picture; sizes are (h, w)."""
 
     source: Path
+    model: str = ""  # what enlarges it: the one place that says so
+    why: str | None = None  # this model, where it was chosen for the picture
     target: Path | None = None
     format: str | None = None
-    input_size: tuple[int, int] | None = None
-    output_size: tuple[int, int] | None = None
-    model: str | None = None
-    why: str | None = None  # this model, where it was chosen for the picture
+    input_size: Size | None = None
+    output_size: Size | None = None
+    box: Box | None = None  # the part of it that is shown; all where None
     status: Status = "planned"
     reason: str | None = None  # why it failed or was skipped
     notices: list[str] = field(default_factory=list)
     seconds: float | None = None
     memory_bytes: int | None = None
 
-    def fail(self, reason: str) -> None:
-        named = str(self.source) in reason
-        self.status, self.reason = "failed", reason if named else f"{self.source}: {reason}"
+    def place(self, sizing: Sizing, h: int, w: int) -> None:
+        """Settle its sizes."""
+        self.input_size, (self.output_size, self.box) = (h, w), sizing.place(h, w)
+
+    def fail(self, error: Exception | str) -> None:
+        """Let it fail with an error's words, whatever the error is: the next picture may be fine."""
+        reason = str(error)
+        if isinstance(error, Exception) and not isinstance(error, ClitZooError):
+            logging.getLogger("clit_zoo").debug("%s failed", self.source, exc_info=error)
+            reason = self._explained(error)
+        self.status = "failed"
+        self.reason = reason if str(self.source) in reason else f"{self.source}: {reason}"
+
+    def _explained(self, error: Exception) -> str:
+        if is_out_of_memory(error):
+            height, width = self.output_size or (0, 0)
+            return f"not enough memory for {width}×{height}; take a smaller scale, or another --device."
+        if isinstance(error, OSError) and error.strerror:
+            return f"{error.filename or self.source} cannot be used ({error.strerror})."
+        first = next(iter(str(error).strip().splitlines()), "")
+        return f"{type(error).__name__}: {first}"
 
     def skip(self, reason: str) -> None:
         self.status, self.reason = "skipped", reason
@@ -121,9 +162,9 @@ class Job:
 def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Iterator[Input | Job]:
     """The files named and the pictures in the folders named, each once; a failed Job for what is not there.
 
-    Folders are searched for picture extensions, sorted, hidden names and the output folder left out;
-    subfolders only if `recursive`. A folder that may not be read is a failed Job; a photograph in a format
-    that cannot be read is a skipped one, unless its folder holds nothing else, which is a failed one.
+    Folders are searched for picture suffixes, sorted, hidden names and the output folder left out; subfolders
+    only if ``recursive``. A folder that may not be read is a failed Job; a photograph in a format that cannot
+    be read is a skipped one, unless its folder holds nothing else, which is a failed one.
     """
     seen: set[str] = set()
     for path in paths:
@@ -132,13 +173,7 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
             continue
         found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
         if all(isinstance(item, Job) and item.status == "skipped" for item in found):
-            job = Job(path)
-            job.fail(
-                f"the folder {path} holds no pictures"
-                + _only([str(item.source.relative_to(path)) for item in found if isinstance(item, Job)])
-                + ("." if recursive else "; -r searches its subfolders.")
-            )
-            yield job
+            yield _without_pictures(path, [item for item in found if isinstance(item, Job)], recursive)
             continue
         for item in found:
             real = os.path.realpath(item.source if isinstance(item, Job) else item.path)
@@ -147,14 +182,15 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
                 yield item
 
 
-def _only(names: list[str]) -> str:
-    """What is there instead of pictures that can be read."""
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (
-        f" in a format that can be read, only {', '.join(names[:3])}{more}: save as JPEG, PNG or TIFF first"
-    )
+def _without_pictures(folder: Path, unreadable: list[Job], recursive: bool) -> Job:
+    only = ""
+    if unreadable:
+        names = ", ".join(str(job.source.relative_to(folder)) for job in unreadable[:3])
+        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        only = f" that can be read, only {names}{more}: {unreadable[0].reason}"
+    job = Job(folder)
+    job.fail(f"the folder {folder} holds no pictures{only}" + ("." if recursive else "; -r searches deeper."))
+    return job
 
 
 def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Input | Job]:
@@ -168,27 +204,20 @@ def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Inpu
             and not name.startswith(".")
             and os.path.realpath(os.path.join(here, name)) != left_out
         )
-        below = Path(here).relative_to(folder)
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
+        for name in sorted(name for name in names if not name.startswith(".")):
             if is_picture_name(name):
-                yield Input(Path(here, name), below)
-            elif is_unreadable_name(name):
-                job = Job(Path(here, name))
-                job.skip(UNREADABLE)
-                yield job
+                yield Input(Path(here, name), Path(here).relative_to(folder))
+            elif reason := why_unreadable(name):
+                yield Job(Path(here, name), status="skipped", reason=reason)
     for error in unread:
         job = Job(Path(error.filename))
-        job.fail(
-            f"the folder {error.filename} cannot be read ({error.strerror}), nor what is in it; check its "
-            "permissions."
-        )
+        job.fail(f"the folder {error.filename} cannot be read ({error.strerror}), nor what is in it.")
         yield job
 
 
 def plan(
     inputs: Sequence[Input | Job],
+    model: str | None,
     sizing: Sizing,
     naming: Naming,
     *,
@@ -196,8 +225,11 @@ def plan(
     skip_existing: bool = False,
     overwrite: bool = False,
 ) -> list[Job]:
-    """A Job for each input, failed already where it cannot end well: unreadable, too large for its format,
-    a name taken by another input's output or by a file that may not be replaced."""
+    """A Job for each input, with the model that suits it where ``model`` is None.
+
+    It has failed already where it cannot end well: unreadable, too large for its format, a name taken by
+    another input's output or by a file that may not be replaced.
+    """
     sources = {os.path.realpath(item.path) for item in inputs if isinstance(item, Input)}
     taken: dict[str, Path] = {}
     jobs = []
@@ -205,9 +237,11 @@ def plan(
         if isinstance(item, Job):
             jobs.append(item)
             continue
-        job = Job(item.path)
+        job = Job(item.path, model or "")
         jobs.append(job)
         try:
+            if model is None:
+                job.model, job.why = choose(item.path)
             _settle(job, item, sizing, naming, flatten)
             assert job.target is not None
             real = os.path.normcase(os.path.realpath(job.target))
@@ -224,11 +258,21 @@ def plan(
             check_target(job.target, overwrite, skip_existing)
             if skip_existing and os.path.lexists(job.target):
                 job.skip(f"{job.target} exists")
-        except ClitZooError as error:
-            job.fail(str(error))
-        except OSError as error:
-            job.fail(f"{error.filename or job.source} cannot be used ({error.strerror or error}).")
+        except Exception as error:
+            job.fail(error)
     return jobs
+
+
+def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
+    header = probe(item.path)
+    job.place(sizing, header.height, header.width)
+    assert job.output_size is not None
+    form = naming.form(header.format)
+    job.format = form.name
+    job.notices = sizing.notices(header.height, header.width) + check_output(
+        form.name, job.output_size, alpha=header.alpha, bits=header.bits, flatten=flatten
+    )
+    job.target = naming.target(item, sizing.label(header.height, header.width), job.model, form)
 
 
 def check_target(target: Path, overwrite: bool, skip_existing: bool = False) -> None:
@@ -264,25 +308,6 @@ def _check_names(target: Path) -> None:
                 f"its output's name {name[:40]}… is too long ({len(os.fsencode(name))} bytes of at most "
                 f"{most}); give a shorter --suffix or -o."
             )
-
-
-def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
-    header = probe(item.path)
-    job.input_size = (header.width, header.height)
-    height, width = sizing.target(header.height, header.width)
-    job.output_size = (width, height)
-    form = naming.form(header.format)
-    job.format = form.name
-    job.notices = check_output(
-        form.name, width, height, alpha=header.alpha, bits=header.bits, flatten=flatten
-    )
-    if naming.model is None:
-        from ...choice import choose
-
-        job.model, job.why = choose(item.path)
-    else:
-        job.model = naming.model
-    job.target = naming.target(item, sizing.label(header.height, header.width), job.model, form)
 
 
 def _same_file(target: Path, source: Path) -> bool:

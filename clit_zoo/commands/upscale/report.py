@@ -1,6 +1,4 @@
-"""What `clit-zoo upscale` tells: a line for each picture and a summary, or one JSON object."""
-
-from __future__ import annotations
+"""What ``clit-zoo upscale`` tells: a line for each picture and a summary, or one JSON object."""
 
 import json
 import time
@@ -50,7 +48,7 @@ _WORDS = {"done": "enlarged", "planned": "not done", "skipped": "skipped", "fail
 def _line(job: Job) -> str:
     if job.status == "skipped":
         return f"{job.source}: skipped, {job.reason}"
-    (w, h), (width, height) = job.input_size or (0, 0), job.output_size or (0, 0)
+    (h, w), (height, width) = job.input_size or (0, 0), job.output_size or (0, 0)
     end = f", {job.model}" if job.why else ""
     if job.seconds is not None:
         end += f" ({job.seconds:.1f} s)"
@@ -68,8 +66,8 @@ def _record(job: Job) -> dict[str, Any]:
         "model": job.model,
         "why": job.why,
         "format": job.format,
-        "input_size": job.input_size,
-        "output_size": job.output_size,
+        "input_size": job.input_size and job.input_size[::-1],  # width and height, as in all that is printed
+        "output_size": job.output_size and job.output_size[::-1],
         "memory_bytes": job.memory_bytes,
         "seconds": job.seconds,
         "notices": job.notices,

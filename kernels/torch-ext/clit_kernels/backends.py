@@ -45,7 +45,7 @@ def serve(
     op: str,
     backend: str,
     like: Tensor,
-    sizes: tuple[int, ...],
+    sizes: tuple[object, ...],
     *,
     why_not: Callable[[str], str | None],
     reference: Callable[[], Tensor],
@@ -54,9 +54,9 @@ def serve(
 ) -> Tensor:
     """The result of the backend chosen; under "auto" that of ``torch`` where Triton cannot build the kernels.
 
-    A machine without a C compiler, or a chip whose shared memory is too small for a tile, shows only when a
-    kernel is built. Errors from elsewhere (memory, bad arguments) are raised as they are. ``sizes``, and the
-    device and dtype of ``like``, are what decides which kernels are built.
+    A missing C compiler, or too little shared memory for a tile, shows only when a kernel is built. Errors
+    from elsewhere (memory, bad arguments) are raised as they are. ``sizes``, tiles among them, and the device
+    and dtype of ``like`` decide which kernels are built.
 
     Raises:
         ValueError: as ``choose`` does.
@@ -84,7 +84,7 @@ def serve(
 
 @contextmanager
 def explained(op: str) -> Iterator[None]:
-    """Say in an error that Triton raises in the backward pass of ``op`` what can be done."""
+    """Add the remedy to an error that Triton raises in the backward pass of ``op``."""
     try:
         yield
     except Exception as error:

@@ -53,7 +53,7 @@ class Grid(NamedTuple):
         return self._replace(row=self.row[start:stop], row_offset=self.row_offset[start:stop])
 
     def shifted(self, rows: int, cols: int = 0) -> "Grid":
-        """The same positions on a map whose first row and column are ``rows`` and ``cols`` of this one's."""
+        """The same positions on a crop of the map that begins at row ``rows`` and column ``cols``."""
         return self._replace(row=self.row - rows, col=self.col - cols)
 
 

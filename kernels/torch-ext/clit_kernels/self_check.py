@@ -11,7 +11,7 @@ from .decode_stage import decode_stage, decode_stage_reference
 from .queries import Grid, Points, Queries, Raster
 
 EXACT = 1e-5
-"""float32 may be off by this share of the range, lower precision by twice what plain PyTorch is off by."""
+"""Allowed error of float32, as a share of the range; lower precision may have twice plain PyTorch's error."""
 
 EXACT_MPS = 1e-4
 """Allowed on Apple's GPUs, on which nothing was measured: how exact their sines are is not known."""
@@ -37,7 +37,7 @@ SHAPES = {
 
 
 class Verdict(NamedTuple):
-    """Largest differences from the truth and what is allowed, as shares of its range (of each gradient's)."""
+    """Largest errors and the limits for them, as shares of the range of the result and of each gradient."""
 
     output: float
     gradients: float
@@ -58,7 +58,7 @@ def check_backend(
     Args:
         backend: "triton" or "torch". "reference" rounds positions to float32, as the published code does,
             and is off by 1e-4 in it.
-        device, dtype: where and in what the backend computes; the truth is computed on the CPU in float64.
+        device, dtype: the backend's; the truth is computed on the CPU in float64.
         shape: a key of ``SHAPES``.
 
     Raises:

@@ -1,7 +1,7 @@
 """Do the sizes of an op's arguments fit together? Asked before a backend is chosen, the same for every one.
 
-PyTorch would say something of its own about some misfits and broadcast others; a Triton kernel reads what
-lies beside the tensor. A few integer comparisons; a compiler turns them into guards that it mostly has.
+PyTorch would report some misfits in its own words and broadcast others; a Triton kernel would read beside the
+tensor. The checks are integer comparisons; torch.compile turns them into guards, most of which it has anyway.
 """
 
 from collections.abc import Sequence

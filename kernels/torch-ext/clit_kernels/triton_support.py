@@ -34,7 +34,7 @@ class KernelSpec(NamedTuple):
         kernel: the ``@triton.jit`` function.
         types: argument -> Triton type ("*bf16", "i32", "fp32") of every argument that is not constexpr.
         constants: constexpr argument -> value.
-        tile: the tile, of which the block sizes are among the constants, with num_warps and num_stages.
+        tile: its block sizes, which are among the constants too, num_warps and num_stages.
         label: the setting in words ("bf16 C=256 H=8 K=7").
         tensor_cores: whether the kernel must contain tensor-core instructions at this setting.
     """
@@ -136,7 +136,7 @@ def on_device(tensor: Tensor) -> AbstractContextManager:
 
 
 def channels_last(feature: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """``feature`` (B, C, h, w) as memory whose channels are adjacent, and its strides over (B, h, w).
+    """``feature`` (B, C, h, w) with adjacent channels in memory, and its strides over (B, h, w).
 
     A map in channels_last format, or a chunk of one, is taken as it lies; others are copied.
     """

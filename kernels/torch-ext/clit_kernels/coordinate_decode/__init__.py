@@ -36,7 +36,7 @@ def coordinate_decode(
     differentiates once, and so does PyTorch for a raster in the direct order.
 
     Args:
-        call: attention weights, value map, queries, MLP and what is added to its outputs.
+        call: attention weights, value map, queries, MLP, and residuals to add.
         backend: "auto", "triton", "torch" or "reference".
         order: "hoisted" or "direct" sum of the first layer; None takes the one expected to be faster.
         tiles: entries to take in place of a Triton kernel's own, by its name ("coordinate_decode/direct").
@@ -56,7 +56,8 @@ def coordinate_decode(
 
         return coordinate_decode_triton(call, order=order, tiles=tiles)
 
-    sizes = (call.v.shape[1], *call.attention.shape[2:], *(w.shape[0] for w in call.mlp_weights))
+    widths = (w.shape[0] for w in call.mlp_weights)
+    sizes = (call.v.shape[1], *call.attention.shape[2:], *widths, str(tiles))
     return serve(
         "coordinate_decode",
         backend,

@@ -32,7 +32,7 @@ def decode_stage(
     differentiates once, and so does PyTorch for a raster in the direct order.
 
     Args:
-        call: maps, queries, the stage's weights and what is added to its outputs.
+        call: maps, queries, the stage's weights, and residuals to add.
         backend, order: as ``coordinate_decode`` takes them.
         tiles: entries to take in place of the Triton kernels' own, by name; those of both ops count.
 
@@ -52,7 +52,8 @@ def decode_stage(
         return decode_stage_triton(call, order=order, tiles=tiles)
 
     weights = call.weights
-    sizes = (call.v.shape[1], weights.heads, weights.radius, *(w.shape[0] for w in weights.mlp_weights))
+    widths = (w.shape[0] for w in weights.mlp_weights)
+    sizes = (call.v.shape[1], weights.heads, weights.radius, *widths, str(tiles))
     return serve(
         "decode_stage",
         backend,

@@ -2,7 +2,7 @@
 
 Without gradients a grid is walked tile by tile, so that no K*K-wide intermediate outlives its tile and U
 (H*K*K*D numbers for each feature pixel, 400 kB in the published size) is written to and read from one buffer
-that all tiles share. With gradients, and for rasters and points, the two ops follow each other whole.
+that all tiles share. With gradients, and for rasters and points, the two ops run one after the other.
 """
 
 import math

@@ -45,7 +45,7 @@ def local_attention(
 
         return local_attention_triton(call, tiles=tiles)
 
-    sizes = (call.q.shape[1], call.heads, call.radius)
+    sizes = (call.q.shape[1], call.heads, call.radius, str(tiles))
     return serve(
         "local_attention",
         backend,

@@ -1,8 +1,8 @@
 """Gradients of the decoder's MLP: kernels for its first layer, then their launchers and the later layers.
 
-All start from ``grad`` (B, count, HIDDEN), the gradient of the first layer's results, and compute the scaled
-values, which nothing keeps, once more. Per head and tap, T = grad W_1^T (queries x c) is what the scaled
-values receive: the weights' gradient is T . v, the values' is T times the weight.
+All start from ``grad`` (B, count, HIDDEN), the gradient of the first layer's results. The scaled values are
+not stored but recomputed. Per head and tap, T = grad W_1^T (queries x c) is the scaled values' gradient: the
+weights' gradient is T . v, the values' is T times the weight.
 
 * ``grad_first``    dW_1, in parts over the queries that the caller adds.
 * ``grad_queries``  per query: the weights' gradient; for points and grids the values' too, by atomics,

@@ -202,8 +202,8 @@ def mlp(
     (in, out) matrices one after the other, ``bias`` (float32) theirs, zeros where a layer was widened.
 
     The first product streams hidden and weight in steps; a program has all of its columns, so that each
-    activation is computed once and ``out`` may be ``hidden`` itself. The layers after it are the ones whose
-    whole matrix fits on chip (``launch.segments``): what stands between them stays in registers.
+    activation is computed once and ``out`` may be ``hidden`` itself. The layers after it have matrices that
+    fit on chip (``launch.segments``); activations between them stay in registers.
 
     LAST adds ``previous`` (rows, OUT) ``gain`` times and ``base`` (rows, OUT) once.
     """

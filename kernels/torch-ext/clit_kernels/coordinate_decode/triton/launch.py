@@ -161,8 +161,8 @@ class Layers(NamedTuple):
 def segments(widths: Sequence[int], one_by_one: bool) -> list[tuple[int, int]]:
     """The layers after the first that one launch takes, as (start, stop) indices into ``Layers.widths``.
 
-    A layer whose whole matrix fits on chip follows in the launch before it, unless ``one_by_one`` asks for
-    every hidden layer to be written.
+    A layer with a matrix that fits on chip joins the launch before it, unless ``one_by_one``: then every
+    hidden layer is written.
     """
     pairs = list(pairwise(widths))
     starts = [i for i, (a, b) in enumerate(pairs) if i == 0 or one_by_one or a * b > CHAINED]
@@ -241,10 +241,10 @@ def first_layer(
 def hoisted_tile(
     order: str | None, target: Target, shape: dict[str, int], pixels: int, slots: int, count: int
 ) -> dict[str, int] | None:
-    """The tile of ``hoisted``, or None where the direct order is taken: ``order`` asks for it, or is None and
-    multiplications, or the chip's shared memory, speak for it.
+    """The tile of ``hoisted``, or None where the direct order is taken.
 
-    ``pixels`` feature pixels of about ``slots`` queries each serve ``count``.
+    Where ``order`` is None, the direct order is taken if it needs less work, or if the tile does not fit the
+    chip. ``pixels`` feature pixels of about ``slots`` queries each serve ``count`` queries.
     """
     tile = tiles.tile("hoisted", target, shape, slots)
     walks = -(-slots // tile["SLOTS"])

@@ -10,8 +10,8 @@ from ...tile_table import Target, shared_memory
 from ...triton_support import power_of_two, width_block
 
 MAX_WIDTH = 64
-"""Channels of one head that the kernels take: with 128, ``direct`` and the backward pass, as they are tiled,
-ask for more shared memory than any chip has."""
+"""Channels of one head that the kernels take: with 128, ``direct`` and the backward kernels need more shared
+memory than any chip has."""
 
 MAX_HIDDEN = 256
 """Neurons of one hidden layer that the kernels take: a program holds a whole row of them."""
@@ -23,10 +23,10 @@ PRODUCTS = 16
 """(head, tap) products that ``hoisted`` contracts at a time: the depth of one matrix instruction."""
 
 LARGE_SHARED = ("sm_80", "sm_90", "sm_100")
-"""Chips whose blocks may have 163 KiB of shared memory or more; others are given 64 KiB."""
+"""Chips with 163 KiB of shared memory or more per block; tiles for others assume 64 KiB."""
 
 WARPGROUP = ("sm_90", "sm_100")
-"""Chips whose matrix instructions read operands from shared memory: accumulators may take most registers."""
+"""Chips with matrix instructions that read shared memory: accumulators may take most registers."""
 
 
 def constants(channels: int, heads: int, radius: int, hidden: int) -> dict[str, int]:
@@ -77,7 +77,7 @@ def hoisted_fits(tile: dict[str, int], target: Target, shape: dict[str, int]) ->
     rows = tile["PIXELS_Y"] * tile["PIXELS_X"] + tile["COLUMNS"]  # of v's windows and of W_1
     need = PRODUCTS * rows * shape["WIDTH_BLOCK"] * (4 if target.dtype == "fp32" else 2)
     if target.dtype != "fp32" and tile["num_stages"] > 1:
-        need += 48 << 10  # what Triton was seen to add for the second stage
+        need += 48 << 10  # measured: Triton adds this for the second stage
     if target.arch.startswith("gfx"):
         need //= 2  # there W_1's block passes through registers
     return need <= shared_memory(target.arch) << 10

@@ -2,7 +2,7 @@
 
 Without gradients the attention weights (H*K*K numbers for each query: 6.5 GB for a 4K picture in the
 published size) and the first layer's results exist for one tile of queries at a time. With gradients the
-weights are what the backward pass needs, and the two ops follow each other whole.
+backward pass needs the weights, so the two ops run one after the other on all queries.
 """
 
 from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ from .kernels import _keys, _locate, _sample, _tent
 
 @triton.jit
 def _grad_logits(weights_ptr, grad_ptr, at, shown, mean):
-    """Gradient of the logits from that of the weights, whose weighted mean is ``mean``."""
+    """Gradient of the logits from the weights' gradient; ``mean`` is that gradient's weighted mean."""
     weights = tl.load(weights_ptr + at, shown, 0.0).to(tl.float32)
     grad = tl.load(grad_ptr + at, shown, 0.0).to(tl.float32)
     return weights * (grad - mean)
@@ -38,7 +38,7 @@ def backward_queries(
 ):  # fmt: skip
     """Write, per query and head: mean (B, count, H), the scaled query vector, the unscaled one's gradient.
 
-    The vectors are (B, count, C): what ``backward_map`` would otherwise compute again for every tap.
+    The vectors are (B, count, C). They are stored so that ``backward_map`` need not recompute them per tap.
     """
     head, tile = tl.program_id(0) % HEADS, tl.program_id(0) // HEADS
     batch = tl.program_id(1).to(tl.int64)

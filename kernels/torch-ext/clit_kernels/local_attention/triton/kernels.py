@@ -89,7 +89,7 @@ def _keys(k_ptr, y, x, valid, h, w, stride_y, stride_x, c, c_valid, SIDE: tl.con
 
 @triton.jit
 def _exact_dot(a, b, PRECISION: tl.constexpr):
-    """The product of ``a`` in float32 and ``b``, whose own dtype is exact, with 16 bits or more of ``a``.
+    """The product of ``a`` (float32) and ``b`` (exact in its dtype), with at least 16 bits of ``a``.
 
     A matrix instruction takes 8 to 11 bits of a factor: ``a`` goes in as two terms.
     """

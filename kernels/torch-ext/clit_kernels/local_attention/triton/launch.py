@@ -24,7 +24,7 @@ PROGRAMS = 1024
 """A grid with fewer programs than this is split along its queries: about 8 for each SM of an H100."""
 
 TABLE_QUERIES = 1 << 18
-"""Queries whose bias tables are computed at a time: in float64 one takes 0.5 kB on the way."""
+"""Bias tables are computed for this many queries at a time: each takes 0.5 kB of float64 temporaries."""
 
 
 @no_autocast

@@ -1,15 +1,20 @@
-"""What survives a round trip through read, enlarge_picture and write."""
+"""What survives a round trip from file to file."""
+
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+import torch
+from PIL import Image, IptcImagePlugin, features
 from sample_pictures import (
     EXIF_IFD,
     GPS_IFD,
     ORIENTATION,
     as_uint16,
     camera_exif,
+    deep_png,
     enlarged,
     profile,
     read_deep,
@@ -17,6 +22,7 @@ from sample_pictures import (
 )
 
 from clit_zoo import imaging
+from clit_zoo.imaging.picture import to_samples
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_sixteen_bits_survive(channels, source, target, deep, tmp_path):
         samples[..., -1] |= 1  # nowhere fully transparent: there the colour is free to change
     write_deep(tmp_path / f"in.{source}", samples)
     assert imaging.probe(tmp_path / f"in.{source}") == imaging.Header(
-        10, 6, channels < 3, channels in (2, 4), 16, {"tif": "tiff"}.get(source, source)
+        6, 10, channels < 3, channels in (2, 4), 16, {"tif": "tiff"}.get(source, source)
     )
     assert enlarged(tmp_path / f"in.{source}", tmp_path / f"out.{target}", scale=1) == []
     np.testing.assert_array_equal(read_deep(tmp_path / f"out.{target}"), samples)
@@ -71,41 +77,37 @@ def test_floating_point_tiff_survives(dtype, tmp_path):
     assert "32-bit floating-point" in notice and "16 bits" in notice
 
 
-@pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
-def test_profile_resolution_and_exif_survive(extension, rgb, tmp_path):
-    Image.fromarray(rgb).save(
-        tmp_path / "in.jpg",
-        icc_profile=profile("RGB "),
-        dpi=(300, 150),
-        exif=camera_exif().tobytes(),
-        quality=100,
-    )
-    assert enlarged(tmp_path / "in.jpg", tmp_path / f"out.{extension}") == []
-    check_metadata(tmp_path / f"out.{extension}", has_dpi=extension != "webp")
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" dc:title="T\xc3\xbcr"/>
+<tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"""
 
 
-@pytest.mark.parametrize("extension", ["png", "tif"])
-def test_profile_resolution_and_exif_survive_in_sixteen_bits(extension, deep, tmp_path):
-    extra = {"icc": profile("RGB "), "dpi": (300, 150), "exif": camera_exif().tobytes()}
-    with open(tmp_path / "in.png", "wb") as file:
-        imaging.png.write_png(file, deep[..., :3], **extra)
-    enlarged(tmp_path / "in.png", tmp_path / f"middle.{extension}", scale=1)
-    enlarged(tmp_path / f"middle.{extension}", tmp_path / f"out.{extension}")
-    check_metadata(tmp_path / f"out.{extension}")
-
-
-def check_metadata(path, has_dpi=True):
-    picture = imaging.read(path)
-    assert (picture.height, picture.width) == (12, 20)
-    assert picture.icc == profile("RGB ")
-    assert not has_dpi or picture.dpi == pytest.approx((300, 150), abs=0.05)
-    exif = Image.Exif()
-    exif.load(picture.exif)
-    assert exif[0x010F] == "Maker" and "rg" in exif[0x8298] and exif[ORIENTATION] == 1
-    details = exif.get_ifd(EXIF_IFD)
-    assert details[0x9003] == "2024:05:06 07:08:09" and float(details[0x829A]) == pytest.approx(0.004)
-    assert (details[0xA002], details[0xA003]) == (20, 12)
-    assert [float(part) for part in exif.get_ifd(GPS_IFD)[2]] == pytest.approx([48, 8, 14.25])
+@pytest.mark.parametrize("source", ["jpg", "tif", "deep.tif", "png", "deep.png", "webp"])
+@pytest.mark.parametrize("target", ["jpg", "tif", "png", "webp"])
+def test_all_that_stands_beside_the_pixels_survives(source, target, rgb, deep, tmp_path):
+    """WebP has no place for a resolution; JPEG and TIFF alone have one for IPTC."""
+    exif, iptc = camera_exif().tobytes(), b"\x1c\x02\x78\x00\x05Title\x1c\x02\x50\x00\x04Zo\xc3\xab"
+    kept = imaging.Metadata(icc=profile("RGB "), exif=exif, xmp=XMP, iptc=iptc, dpi=(300, 150))
+    picture = imaging.decode(deep[..., :3] if source.startswith("deep") else rgb)
+    imaging.write(replace(picture, metadata=kept), tmp_path / f"in.{source}")
+    with Image.open(tmp_path / f"in.{source}") as image:  # others find them, too
+        assert image.info["xmp"] == XMP and image.info["icc_profile"] == profile("RGB ")
+        assert image.getexif().get_ifd(EXIF_IFD)[0x9003] == "2024:05:06 07:08:09"
+        if source in ("jpg", "tif"):
+            assert IptcImagePlugin.getiptcinfo(image)[2, 120] == b"Title"
+    enlarged(tmp_path / f"in.{source}", tmp_path / f"out.{target}")
+    again = imaging.read(tmp_path / f"out.{target}")
+    formats = {source.split(".")[-1], target}
+    upright = XMP.replace(b'="6"', b'="1"').replace(b">6<", b">1<")
+    assert (again.height, again.width) == (12, 20)
+    assert "webp" in formats or again.metadata.dpi == pytest.approx((300, 150), abs=0.05)
+    assert again.metadata.icc == profile("RGB ") and again.metadata.xmp == upright
+    assert again.metadata.iptc == (iptc if formats <= {"jpg", "tif"} else None)
+    found = Image.Exif()
+    found.load(again.metadata.exif)
+    assert found[0x010F] == "Maker" and "rg" in found[0x8298] and found[ORIENTATION] == 1
+    details = found.get_ifd(EXIF_IFD)
+    assert float(details[0x829A]) == pytest.approx(0.004) and (details[0xA002], details[0xA003]) == (20, 12)
+    assert [float(part) for part in found.get_ifd(GPS_IFD)[2]] == pytest.approx([48, 8, 14.25])
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif", "deep.png", "deep.tif"])
@@ -118,8 +120,7 @@ def test_text_beyond_ascii_survives(extension, rgb, deep, tmp_path):
     exif[EXIF_IFD] = {0xA430: "x" * len(owner)}  # given bytes, Pillow would not make it text
     data = exif.tobytes().replace(b"x" * len(owner), owner)
     if extension.startswith("deep"):
-        with open(tmp_path / "in.png", "wb") as file:
-            imaging.png.write_png(file, deep[..., :3], exif=data)
+        deep_png(tmp_path / "in.png", deep[..., :3], [(b"eXIf", data.removeprefix(b"Exif\0\0"))])
     else:
         Image.fromarray(rgb).save(tmp_path / "in.png", exif=data)
     for source, target in (("in.png", f"a.{extension}"), (f"a.{extension}", f"b.{extension}")):
@@ -143,8 +144,8 @@ def test_orientation_is_applied_once(orientation, extension, tmp_path):
     stored, path = np.ascontiguousarray(turned), tmp_path / f"in.{extension}"
     exif = camera_exif(orientation)
     if extension == "deep.png":
-        with open(path, "wb") as file:
-            imaging.png.write_png(file, stored[..., None].astype(np.uint16) * 257, exif=exif.tobytes())
+        chunk = (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        deep_png(path, stored.astype(np.uint16) * 257, [chunk])
     elif extension == "deep.tif":
         tags = [(ORIENTATION, "H", 1, orientation, True)]
         tifffile.imwrite(path, stored.astype(np.uint16) * 257, photometric="minisblack", extratags=tags)
@@ -158,7 +159,7 @@ def test_orientation_is_applied_once(orientation, extension, tmp_path):
     got = (again.color[0, 0] * 255).round().numpy()
     assert np.abs(got - upright.repeat(2, 0).repeat(2, 1)).max() <= (4 if extension == "jpg" else 0)
     if extension == "jpg":
-        assert again.dpi == ((150, 300) if orientation > 4 else (300, 150))
+        assert again.metadata.dpi == ((150, 300) if orientation > 4 else (300, 150))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
@@ -181,10 +182,10 @@ def test_turn_and_resolution_of_eight_bit_tiff(orientation, pages, width, rgb, t
         # A square picture that Pillow has turned already tells no longer that it was.
         for source in (tmp_path / "in.tif", opened, *([loaded] if width != 6 else [])):
             picture = imaging.decode(source)
-            assert picture.dpi == dpi
-            np.testing.assert_array_equal(imaging.picture.to_samples(picture, np.uint8)[0], expected)
+            assert picture.metadata.dpi == dpi
+            np.testing.assert_array_equal(to_samples(picture, torch.uint8)[0], expected)
     enlarged(tmp_path / "in.tif", tmp_path / "out.tif", scale=1)
-    assert imaging.read(tmp_path / "out.tif").dpi == dpi
+    assert imaging.read(tmp_path / "out.tif").metadata.dpi == dpi
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), expected)
 
 
@@ -195,18 +196,18 @@ def test_a_tiff_without_resolution_gets_none(rgb, tmp_path):
         assert "dpi" not in output.info
     with Image.open(tmp_path / "in.tif") as image:
         image.info["dpi"] = (72, 72)
-        assert imaging.decode(image).dpi == (72, 72)
+        assert imaging.decode(image).metadata.dpi == (72, 72)
 
 
 def test_a_profile_of_other_channels_is_dropped(rgb, tmp_path):
     Image.fromarray(rgb).convert("L").save(tmp_path / "gray.png", icc_profile=profile("GRAY"))
-    assert imaging.read(tmp_path / "gray.png").icc == profile("GRAY")
+    assert imaging.read(tmp_path / "gray.png").metadata.icc == profile("GRAY")
     enlarged(tmp_path / "gray.png", tmp_path / "out.webp")  # WebP has no gray form
-    assert imaging.read(tmp_path / "out.webp").icc is None
+    assert imaging.read(tmp_path / "out.webp").metadata.icc is None
     Image.fromarray(rgb).convert("CMYK").save(tmp_path / "ink.jpg", icc_profile=profile("CMYK"), quality=100)
     notices = enlarged(tmp_path / "ink.jpg", tmp_path / "out.png", scale=1)
     assert any("CMYK" in notice for notice in notices)
-    assert imaging.read(tmp_path / "out.png").icc is None
+    assert imaging.read(tmp_path / "out.png").metadata.icc is None
     with Image.open(tmp_path / "out.png") as output:
         assert np.abs(np.asarray(output).astype(int) - rgb).mean() < 12
 
@@ -216,7 +217,7 @@ def test_only_the_first_frame_of_an_animation(rgb, tmp_path):
     for name in ("a.gif", "a.webp", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         picture = imaging.read(tmp_path / name)
-        assert any("3 frames" in notice for notice in picture.notices)
+        assert any("several frames" in notice for notice in picture.notices)
         assert (picture.height, picture.width) == (6, 10)
 
 
@@ -236,3 +237,40 @@ def test_one_bit_and_palette_files(rgb, tmp_path):
     Image.fromarray(rgb).quantize(8).save(tmp_path / "palette.png", transparency=0)
     header, picture = imaging.probe(tmp_path / "palette.png"), imaging.read(tmp_path / "palette.png")
     assert header.alpha and not header.gray and picture.alpha is not None and not picture.gray
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_iptc_stored_as_whole_numbers(order, rgb, tmp_path):
+    words = struct.unpack(f"{order}3L", b"\x1c\x02\x78\x00\x05Title\0\0")
+    extra = [(33723, "I", 3, words, True)]
+    for samples in (rgb, rgb.astype(np.uint16) * 257):
+        tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb", byteorder=order, extratags=extra)
+        assert imaging.read(tmp_path / "in.tif").metadata.iptc == b"\x1c\x02\x78\x00\x05Title\0\0"
+
+
+@pytest.mark.parametrize(
+    ("extension", "module"), [("heic", "pillow_heif"), ("jxl", "pillow_jxl"), ("avif", "PIL")]
+)
+def test_formats_of_phones(extension, module, rgb, tmp_path):
+    """Where the packages that read them are installed: colours, profile, EXIF, and turned once."""
+    plug_in = pytest.importorskip(module)
+    if extension == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    getattr(plug_in, "register_heif_opener", lambda: None)()
+    smooth = Image.fromarray(rgb).resize((60, 36), Image.BICUBIC)
+    options = {"lossless": True} if extension == "jxl" else {"quality": 95}
+    exif = camera_exif(6).tobytes()
+    smooth.save(tmp_path / f"in.{extension}", exif=exif, icc_profile=profile("RGB "), **options)
+    header = imaging.probe(tmp_path / f"in.{extension}")
+    assert (header.height, header.width, header.alpha, header.bits) == (60, 36, False, 8)
+    picture = imaging.read(tmp_path / f"in.{extension}")
+    upright = np.rot90(np.asarray(smooth), -1).astype(int)
+    assert np.abs(to_samples(picture, torch.uint8)[0] - upright).mean() < 12
+    assert picture.metadata.icc is not None and imaging.is_picture_name(f"in.{extension}")
+    enlarged(tmp_path / f"in.{extension}", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert (
+            image.size == (72, 120)
+            and image.getexif()[ORIENTATION] == 1
+            and image.getexif()[0x010F] == "Maker"
+        )

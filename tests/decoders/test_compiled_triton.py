@@ -6,7 +6,7 @@ from step_cases import check_autocast, check_checkpoint
 
 from clit_kernels import decode_stage
 from clit_kernels.triton_support import INTERPRETED
-from clit_zoo import ops
+from clit_zoo.decoders import compiled as ops
 
 TILES = {
     "local_attention/forward_any": {"QUERIES": 32},
