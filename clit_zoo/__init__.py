@@ -14,6 +14,7 @@ from .errors import ClitZooError
 from .zoo.registry import list_models
 
 if TYPE_CHECKING:
+    from .choice import recommend
     from .model import SuperResolver
     from .pretrained import create_model, from_pretrained
 
@@ -26,9 +27,15 @@ __all__ = [
     "create_model",
     "from_pretrained",
     "list_models",
+    "recommend",
 ]
 
-_LAZY = {"SuperResolver": "model", "create_model": "pretrained", "from_pretrained": "pretrained"}
+_LAZY = {
+    "SuperResolver": "model",
+    "create_model": "pretrained",
+    "from_pretrained": "pretrained",
+    "recommend": "choice",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from ..atomic import replacing
 from ..errors import ClitZooError
 from ..evaluation import Method, Results, bicubic, evaluate, model_method, protocol_for, render
 from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
+from ..evaluation.degradations import degradation
 from ..evaluation.evaluate import check_scales
 from .loading import load, precision_options
 
@@ -58,6 +59,13 @@ class Scales(click.ParamType):
     "Without it they are made: MATLAB's bicubic up to ×4, Pillow's above.",
 )
 @click.option(
+    "--degrade",
+    default="",
+    metavar="WORD",
+    help="What happens to the low-resolution pictures first: jpeg:QUALITY, webp:QUALITY, noise:SIGMA, "
+    "blur:SIGMA or camera (all of it, mildly).",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["text", "markdown", "csv", "json"]),
@@ -98,6 +106,7 @@ def command(
     scales: list[float],
     protocol: str,
     lr_pattern: str | None,
+    degrade: str,
     form: str | None,
     beside: str,
     limit: int | None,
@@ -118,6 +127,9 @@ def command(
     """
     # Whatever can be wrong with the request shows now, and not after hours of work.
     scales = check_scales(scales)
+    if degrade:
+        degradation(degrade)
+        beside = "none" if beside == "auto" else beside  # published figures are for clean pictures
     names = dataset_names(folders)
     for folder, name in zip(folders, names):
         images_in(folder)
@@ -131,7 +143,7 @@ def command(
         rules = protocol_for(protocol, dataset_of(folder))
         rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
         options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume}
-        found = evaluate(method, folder, scales, rules, lr_pattern, dataset=name, **options)
+        found = evaluate(method, folder, scales, rules, lr_pattern, dataset=name, degrade=degrade, **options)
         total = found if total is None else total + found
     assert total is not None
 

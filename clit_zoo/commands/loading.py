@@ -8,18 +8,27 @@ import click
 
 import clit_zoo
 
+from ..choice import between
 from ..model import SuperResolver
 from . import threads
 
 
-def load(model: str, device: str, dtype: str | None, backend: str) -> SuperResolver:
+def load(
+    model: str, device: str, dtype: str | None, backend: str, strength: float | None = None
+) -> SuperResolver:
     """The model, to compute on the cores that are free.
+
+    ``strength`` asks for the model ``between`` two instead of the one named.
 
     Raises:
         ClitZooError: it cannot be had, or ``backend`` cannot serve it there.
     """
     threads.use_free_cores()
-    resolver = clit_zoo.from_pretrained(model, device=device, dtype=dtype or "auto", backend=backend)
+    options: dict[str, Any] = {"device": device, "dtype": dtype or "auto", "backend": backend}
+    if strength is None:
+        resolver = clit_zoo.from_pretrained(model, **options)
+    else:
+        resolver = between(strength, **options)
     resolver.check_backend()
     return resolver
 

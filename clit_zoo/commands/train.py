@@ -12,6 +12,7 @@ from clit_kernels import BACKENDS
 
 from ..training import Recipe, Validation, train
 from ..training.cascade import NEW_STAGES
+from ..training.degrade import DEGRADATIONS
 from ..training.losses import LOSSES
 from ..training.optim import OPTIMIZERS, SCHEDULES
 from ..training.strategies import QUERIES, STRATEGIES
@@ -66,6 +67,10 @@ class _Train(click.Command):
 )
 @click.option(
     "--queries", type=click.Choice(QUERIES), default=Recipe.queries, help="Positions; the authors': uniform."
+)
+@click.option("--degrade", type=click.Choice(list(DEGRADATIONS)), help="What happens to patches, by chance.")
+@click.option(
+    "--drawings", type=float, default=Recipe.drawings, help="Share of patches of made-up text and lines."
 )
 @click.option("--loss", type=click.Choice(list(LOSSES)), default=Recipe.loss)
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default=Recipe.optimizer)

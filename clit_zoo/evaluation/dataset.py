@@ -12,6 +12,7 @@ from .. import imaging
 from ..errors import ClitZooError, ImageError
 from ..geometry import Size
 from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
+from .degradations import Degradation
 from .resize import imresize, pil_bicubic
 
 # Above this the papers make low-resolution pictures with Pillow, up to it with MATLAB.
@@ -128,8 +129,12 @@ class Pair(NamedTuple):
     """A low-resolution picture, where it came from, and the original cropped to what it covers."""
 
     low: np.ndarray
-    source: str  # "given", "MATLAB bicubic" or "Pillow bicubic"
+    source: str  # "given", "MATLAB bicubic" or "Pillow bicubic"; and ", then jpeg:70", say
     high: np.ndarray
+
+    def degraded(self, how: Degradation) -> "Pair":
+        """The pair with a degraded low-resolution picture."""
+        return self._replace(low=how(self.low), source=f"{self.source}, then {how.word}")
 
 
 def sizes_at(size: Size, scale: float) -> tuple[Size, Size]:

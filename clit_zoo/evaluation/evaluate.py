@@ -21,6 +21,7 @@ from .dataset import (
     plain_name,
     read_original,
 )
+from .degradations import degradation
 from .methods import Method, as_method
 from .metrics import as_rgb
 from .protocol import Protocol, protocol_for
@@ -37,6 +38,7 @@ def evaluate(
     *,
     dataset: str | None = None,
     limit: int | None = None,
+    degrade: str = "",
     ssim: bool = True,
     progress: bool = True,
     resume_file: str | Path | None = None,
@@ -54,6 +56,8 @@ def evaluate(
             are made: MATLAB's bicubic up to ×4, Pillow's above, as in the papers.
         dataset: what to call the dataset; by default the folder's name.
         limit: score only the first so many images.
+        degrade: what happens to the low-resolution pictures first, such as "jpeg:70"; nothing where left
+            out. See ``degradations.degradation``.
         ssim: measure SSIM as well as PSNR.
         progress: draw a progress bar where there is a terminal.
         resume_file: where finished scores are kept and looked up, one line each.
@@ -63,12 +67,13 @@ def evaluate(
         of a format that is not measured are in its ``skipped`` with the reason, and in no average.
 
     Raises:
-        ClitZooError: the folder is empty, or a scale, protocol or resume file is not usable.
+        ClitZooError: the folder is empty, or a scale, protocol, degradation or resume file is not usable.
         OSError: a folder or the resume file cannot be read, or the latter not be written.
     """
     method, scales, folder = as_method(method), check_scales(scales), Path(hr_folder)
     name = dataset or dataset_of(folder)
     rules = protocol_for(protocol, plain_name(name))
+    how = degradation(degrade) if degrade else None
     if limit is not None and limit < 1:
         raise ClitZooError(f"A limit of {limit} images leaves nothing to evaluate: give 1 or more.")
     paths, low = images_in(folder)[:limit], low_folders(lr_folder, name, scales)
@@ -90,6 +95,7 @@ def evaluate(
             for scale in scales:
                 try:
                     pair = make_pair(original, scale, low[scale])
+                    pair = pair.degraded(how) if how else pair
                     figures = _figures(method, rules, pair, path.name, scale, ssim, done)
                 except (ClitZooError, MemoryError) as error:
                     results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))

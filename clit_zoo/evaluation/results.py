@@ -11,7 +11,7 @@ class Score:
     protocol: str
     scale: float
     image: str
-    lr: str  # where the low-resolution picture came from: "given", "MATLAB bicubic" or "Pillow bicubic"
+    lr: str  # where the low-resolution picture came from, as ``dataset.Pair`` has it
     psnr: float  # dB; infinite for an exact output
     ssim: float | None
     seconds: float  # spent enlarging, when it was done

@@ -20,6 +20,7 @@ from . import metadata, tiff
 from .formats import FORMATS, why_unreadable
 from .picture import Picture
 from .pil import from_pil, has_alpha
+from .quality import jpeg_quality, webp_quality
 
 # Three times Pillow's own limit against decompression bombs. As float32 colour this many pixels take 3 GiB.
 MAX_INPUT_PIXELS = 2**28
@@ -40,6 +41,7 @@ class Header:
     alpha: bool
     bits: int
     format: str  # as the list of formats names it
+    quality: int | None = None  # of a JPEG or a lossy WebP, up to 100, as libjpeg and libwebp count
 
 
 def probe(path: str | os.PathLike) -> Header:
@@ -48,6 +50,7 @@ def probe(path: str | os.PathLike) -> Header:
     Raises:
         ImageError: the file is none, or its picture is too large; the message names it.
     """
+    quality = None
     with _opened(path) as (file, source):
         page = tiff.first_page(file)
         layout = _checked_layout(page, source) if page is not None else None
@@ -58,6 +61,7 @@ def probe(path: str | os.PathLike) -> Header:
             with _pillow(file, source) as image:
                 size, orientation = _stored_size(image), _orientation(image)
                 alpha, form = has_alpha(image), (image.format or "unknown").lower()
+                quality = webp_quality(file) if form == "webp" else jpeg_quality(image)
                 if form == "png":  # whose 16 bits Pillow has no modes for
                     file.seek(24)  # in IHDR, always the first chunk
                     depth, color_type = file.read(2)
@@ -66,7 +70,7 @@ def probe(path: str | os.PathLike) -> Header:
                     gray = image.mode in ("1", "L", "La", "LA", "F") or image.mode.startswith("I")
                     bits = 32 if image.mode == "F" else 16 if image.mode.startswith("I") else 8
         height, width = size[::-1] if orientation > 4 else size
-        return Header(height, width, gray, alpha, bits, "jpeg" if form == "mpo" else form)
+        return Header(height, width, gray, alpha, bits, "jpeg" if form == "mpo" else form, quality)
 
 
 def read(path: str | os.PathLike) -> Picture:

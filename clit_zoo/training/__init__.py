@@ -11,6 +11,8 @@ One idea per file; in reading order:
     cascade.py       stages of a CLIT decoder: added, copied, frozen
     recipe.py        every setting that changes the weights that come out
     photographs.py   the pictures, decoded once
+    degrade.py       patches as people's pictures are: blurred, noisy, compressed
+    drawings.py      made-up text and lines
     patches.py       patches and positions, drawn by (seed, step, sample)
     prefetch.py      drawn ahead in threads
     checkpoint.py    the file

@@ -18,9 +18,13 @@ from clit_kernels.position_bias import has_float64
 from .. import geometry
 from ..errors import ConfigError
 from ..geometry import Axis, Blocks, Coords, Raster
+from .degrade import DEGRADATIONS
+from .drawings import drawing
 from .photographs import Photographs
 from .recipe import Recipe
 from .strategies import BLOCK, STRATEGIES, clip_factors, map_sides
+
+SHEET_ROWS, SHEET_PAIRS = 8, 4
 
 
 class Batch(NamedTuple):
@@ -100,11 +104,28 @@ class Draw:
             where = Raster(positions, cell, maps)
         return Batch(image, where, target)
 
+    def sheet(self, photographs: Photographs) -> np.ndarray:
+        """A picture (H, W, 3) uint8 to look at: low-resolution patches, each left of its original, at ×3."""
+        rng = np.random.default_rng((self.recipe.seed, 3))
+        rows, side = [], 3 * self.recipe.patch
+        for _ in range(SHEET_ROWS):
+            pairs = [self.pair(photographs, rng, side) for _ in range(SHEET_PAIRS)]
+            shown = [(low.repeat_interleave(3, 1).repeat_interleave(3, 2), high) for low, high in pairs]
+            rows.append(torch.cat([part for pair in shown for part in pair], 2))
+        return torch.cat(rows, 1).permute(1, 2, 0).numpy()
+
     def pair(self, photographs: Photographs, rng: np.random.Generator, side: int) -> tuple[Tensor, Tensor]:
         """A low-resolution patch (3, patch, patch) and its original (3, side, side), both uint8."""
-        source = photographs.draw(rng, side)
-        top, left = (int(rng.integers(0, n - side + 1)) for n in source.shape[1:])
-        crop = source[:, top : top + side, left : left + side]
+        if self.recipe.drawings and rng.random() < self.recipe.drawings:
+            crop = drawing(side, side / self.recipe.patch, rng)
+        else:
+            source = photographs.draw(rng, side)
+            top, left = (int(rng.integers(0, n - side + 1)) for n in source.shape[1:])
+            crop = source[:, top : top + side, left : left + side]
+        if self.recipe.degrade:
+            pixels = np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
+            low = DEGRADATIONS[self.recipe.degrade](pixels, self.recipe.patch, rng)
+            return torch.from_numpy(low.copy()).permute(2, 0, 1), crop
         small = (self.recipe.patch, self.recipe.patch)
         return F.interpolate(crop.unsqueeze(0), small, mode="bicubic", antialias=True)[0], crop
 

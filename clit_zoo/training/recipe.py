@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from ..model import SuperResolver
 from .cascade import stage_parameters
+from .degrade import DEGRADATIONS
 from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
 from .strategies import BLOCK, QUERIES, STRATEGIES
@@ -25,6 +26,9 @@ class Recipe:
         queries: which positions. "uniform" draws p * p of the patch's pixels as the authors do. "stratified"
             draws one near each low-resolution pixel, which takes no gathers, or, where a step passes several
             stages, small blocks spread evenly over the patch, which take no large maps.
+        degrade: what happens to the patches, one of ``degrade.DEGRADATIONS``; None for clean ones, reduced by
+            antialiased bicubic.
+        drawings: share of the patches that are made-up text and lines instead of photographs.
         loss: one of ``losses.LOSSES``.
         optimizer: "adam", or "muon" for matrices and kernels with Adam for the rest.
         lr: top learning rate.
@@ -50,6 +54,8 @@ class Recipe:
     patch: int = 48
     strategy: str = "cumulative"
     queries: str = "stratified"
+    degrade: str | None = None
+    drawings: float = 0.0
     loss: str = "l1"
     optimizer: str = "adam"
     lr: float = 1e-4
@@ -85,15 +91,19 @@ class Recipe:
             raise ConfigError(f"lr is {self.lr:g}; it must be above 0 and at most 1.")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema is {self.ema:g}; it must be from 0 (no average) to below 1.")
+        if not 0 <= self.drawings <= 1:
+            raise ConfigError(f"drawings is {self.drawings:g}; it is a share from 0 to 1.")
         for name, known in (
             ("strategy", STRATEGIES),
             ("queries", QUERIES),
+            ("degrade", (None, *DEGRADATIONS)),
             ("loss", LOSSES),
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
         ):
             if getattr(self, name) not in known:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}.")
+                names = ", ".join(filter(None, known))
+                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {names}.")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""

@@ -283,6 +283,8 @@ class Run:
         )
         if log.missing:
             tqdm.write(log.missing)
+        if self.recipe.degrade and self.state.step == 0:
+            write_picture(self.folder / SAMPLES / "degraded.png", self.drawing.sheet(self.photographs))
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -72,6 +72,7 @@ def _rows() -> Iterator[Entry]:
     lit, clit = {**light, "stages": 1}, {**light, "stages": 3}
     yield row("edsr-light-lit", small, lit, 1_163_847, "12-block EDSR with a 3×3 local implicit transformer")
     yield row("edsr-light-clit", small, clit, 1_567_181, "edsr-light-lit as a cascade of three stages")
+    yield row("edsr-light-lit-photo", small, lit, 1_163_847, "edsr-light-lit for JPEGs, noise and blur")
     for suffix, (decoder_title, decoder, decoder_size) in _DECODERS.items():
         for encoder, (encoder_title, encoder_size) in _ENCODERS.items():
             size = encoder_size + decoder_size

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import putchunk
 
-DEFAULT = "edsr-light-lit"
+DEFAULT, PHOTO = "edsr-light-lit", "edsr-light-lit-photo"
 
 
 def opened(path):
@@ -155,11 +155,11 @@ def test_formats(run, model, save):
     save("b.JPG")
     save("c.tiff")
     assert run("upscale", "a.bmp", "b.JPG", "c.tiff", "-o", "same", "-s", "2").code == 0
-    names = [f"a_x2_{DEFAULT}.png", f"b_x2_{DEFAULT}.jpg", f"c_x2_{DEFAULT}.tif"]
+    names = [f"a_x2_{DEFAULT}.png", f"b_x2_{PHOTO}.jpg", f"c_x2_{DEFAULT}.tif"]
     assert sorted(os.listdir("same")) == names
     assert run("upscale", "a.bmp", "b.JPG", "-o", "jpegs", "--format", "jpeg", "--quality", "30").code == 0
-    for name in ("a", "b"):
-        with Image.open(f"jpegs/{name}_x4_{DEFAULT}.jpg") as image:
+    for name in (f"a_x4_{DEFAULT}", f"b_x4_{PHOTO}"):
+        with Image.open(f"jpegs/{name}.jpg") as image:
             assert image.format == "JPEG"
 
 
@@ -308,7 +308,7 @@ def test_colliding_names(run, model, save):
     save("sub/a.png")
     result = run("upscale", "a.png", "a.jpg", "sub/a.png", "-o", "out")
     assert result.code == 1 and "already that of a.png" in result.err and "2 enlarged, 1 failed" in result.out
-    result = run("upscale", "a.png", "a.jpg", "-o", "webp", "--format", "webp")
+    result = run("upscale", "a.png", "a.jpg", "-o", "webp", "--format", "webp", "-m", DEFAULT)
     assert result.code == 1 and len(os.listdir("webp")) == 1
 
 

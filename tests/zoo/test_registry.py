@@ -6,7 +6,7 @@ from clit_zoo.errors import ModelNotFoundError
 from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
-LIGHT = ["edsr-light-lit", "edsr-light-clit"]
+LIGHT = ["edsr-light-lit", "edsr-light-clit", "edsr-light-lit-photo"]
 ENCODERS = ["edsr", "rdn", "swinir"]
 
 

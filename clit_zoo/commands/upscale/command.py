@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ... import imaging
 from ...atomic import remove_stale
+from ...choice import CLEAN, name_at
 from ...errors import ImageError
 from ...geometry import Size
 from ...imaging.formats import OUTPUTS, by_suffix, output_format
@@ -28,7 +29,6 @@ from .memory import MemoryEstimate
 from .plan import Job, Naming, Sizing, check_target, find_inputs, plan
 from .report import Report
 
-DEFAULT_MODEL = "edsr-light-lit"
 DEFAULT_SCALE = 4.0
 
 
@@ -94,11 +94,16 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option(
     "-m",
     "--model",
-    default=DEFAULT_MODEL,
-    show_default=True,
     metavar="NAME|FOLDER|REPO",
-    help="See clit-zoo list.",
+    help="See clit-zoo list.  [default: chosen for each picture]",
 )
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    metavar="0-1",
+    help="How much to clean, from 0, for clean pictures, to 1, for JPEGs and noise.  [default: chosen]",
+)
+@click.option("--explain", is_flag=True, help="Say why a picture's model was chosen.")
 @click.option("-s", "--scale", type=Scale(), help="Any number from 1.  [default: 4]")
 @click.option("--width", type=click.IntRange(min=1), help="Output width in pixels; the height follows.")
 @click.option("--height", type=click.IntRange(min=1), help="Output height in pixels; the width follows.")
@@ -126,7 +131,9 @@ def command(
     inputs: tuple[Path, ...],
     out: Path | None,
     recursive: bool,
-    model: str,
+    model: str | None,
+    strength: float | None,
+    explain: bool,
     scale: float | None,
     width: int | None,
     height: int | None,
@@ -147,9 +154,10 @@ def command(
 ) -> int:
     """Enlarge the pictures IN (files or folders) by any factor.
 
-    Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile, EXIF, XMP and
-    resolution survive. A picture that fails is named, and the others go on; the exit code is 0 only if all
-    is done.
+    JPEGs, lossy WebP and noisy pictures are also cleaned, by a model of their own; -m or --strength decides
+    otherwise. Outputs are called {name}_x{scale}_{model}.{ext}. Transparency, gray, 16 bits, ICC profile,
+    EXIF, XMP and resolution survive. A picture that fails is named, and the others go on; the exit code is 0
+    only if all is done.
 
     \b
     clit-zoo upscale photo.jpg -s 3.7
@@ -159,6 +167,8 @@ def command(
         raise click.UsageError("Give one of --scale, --width, --height and --size.")
     if fit + fill > (size is not None):
         raise click.UsageError("Give --fit or --fill, and the --size that it is for.")
+    if model is not None and strength is not None:
+        raise click.UsageError("Give one of --model and --strength, which mixes two models.")
     if skip_existing and overwrite:
         raise click.UsageError("Give one of --skip-existing and --overwrite.")
     if suffix is not None and re.search(r"[/\\\0]", suffix):
@@ -170,7 +180,7 @@ def command(
     warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata; ours say what matters
     single = _is_single_file(inputs, out, format)
     sizing = Sizing(scale, width, height, size, "fit" if fit else "fill" if fill else "stretch")
-    name = _model_name(model)
+    name = _model_name(model) if strength is None else name_at(strength)
     jobs = plan(
         list(find_inputs(inputs, recursive, out)),
         name,
@@ -180,7 +190,7 @@ def command(
         skip_existing=skip_existing,
         overwrite=overwrite,
     )
-    report = Report(jobs, name, as_json=as_json, dry_run=dry_run, started=started)
+    report = Report(jobs, as_json=as_json, dry_run=dry_run, explain=explain, started=started)
     planned = [job for job in jobs if job.status == "planned"]
     for job in jobs:
         if job.status != "planned":
@@ -189,8 +199,9 @@ def command(
         if dry_run:
             _estimate(planned, model, dtype, report)
         elif planned:
-            resolver = load(model, device, dtype, backend)
-            _enlarge_all(planned, Enlarging(resolver, sizing, quality, flatten, overwrite), report)
+            names = dict.fromkeys(job.model for job in planned)
+            models = {name: load(model or name, device, dtype, backend, strength) for name in names}
+            _enlarge_all(planned, Enlarging(models, sizing, quality, flatten, overwrite), report)
     finally:  # after an interruption too, what has been done is told
         report.end()
     return int(any(job.status == "failed" for job in jobs))
@@ -200,7 +211,7 @@ def command(
 class Enlarging:
     """What all pictures of a run have in common."""
 
-    model: SuperResolver
+    models: dict[str, SuperResolver]
     sizing: Sizing
     quality: int | None
     flatten: str | None
@@ -217,7 +228,8 @@ class Enlarging:
             picture = imaging.flattened(picture, self.flatten)
         imaging.check_output(job.format, job.output_size, alpha=picture.alpha is not None, bits=picture.bits)
         if job.output_size != job.input_size or job.box is not None:  # ×1 is the picture as it is
-            picture = self.model.upscale(picture, size=job.output_size, box=job.box, progress=progress)
+            model = self.models[job.model]
+            picture = model.upscale(picture, size=job.output_size, box=job.box, progress=progress)
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -285,8 +297,14 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
     return True
 
 
-def _model_name(model: str) -> str:
-    """What output names call the model; ModelNotFoundError for a name that can be nothing."""
+def _model_name(model: str | None) -> str | None:
+    """What output names call the model; None where each picture has its own.
+
+    Raises:
+        ModelNotFoundError: the name can be nothing.
+    """
+    if model is None:
+        return None
     if model not in registry.REGISTRY:
         folder = Path(model).expanduser()
         if os.path.isfile(folder / CONFIG_FILE):
@@ -296,8 +314,9 @@ def _model_name(model: str) -> str:
     return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _estimate(jobs: list[Job], model: str, dtype: str | None, report: Report) -> None:
+def _estimate(jobs: list[Job], model: str | None, dtype: str | None, report: Report) -> None:
     """Fill in what each job would take; nothing is downloaded for it."""
+    model = model or CLEAN  # the others that may be chosen are as large
     config = None
     if model in registry.REGISTRY:
         config = registry.get(model).config

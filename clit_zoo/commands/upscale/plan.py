@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ...choice import choose
 from ...errors import ClitZooError, ImageError, is_out_of_memory
 from ...geometry import Box, Size, output_size
 from ...imaging import check_output, is_picture_name, output_format, probe
@@ -120,6 +121,7 @@ class Job:
 
     source: Path
     model: str = ""  # what enlarges it: the one place that says so
+    why: str | None = None  # this model, where it was chosen for the picture
     target: Path | None = None
     format: str | None = None
     input_size: Size | None = None
@@ -215,7 +217,7 @@ def _in_folder(folder: Path, recursive: bool, out: Path | None) -> Iterator[Inpu
 
 def plan(
     inputs: Sequence[Input | Job],
-    model: str,
+    model: str | None,
     sizing: Sizing,
     naming: Naming,
     *,
@@ -223,8 +225,11 @@ def plan(
     skip_existing: bool = False,
     overwrite: bool = False,
 ) -> list[Job]:
-    """A Job for each input, failed already where it cannot end well: unreadable, too large for its format,
-    a name taken by another input's output or by a file that may not be replaced."""
+    """A Job for each input, with the model that suits it where ``model`` is None.
+
+    It has failed already where it cannot end well: unreadable, too large for its format, a name taken by
+    another input's output or by a file that may not be replaced.
+    """
     sources = {os.path.realpath(item.path) for item in inputs if isinstance(item, Input)}
     taken: dict[str, Path] = {}
     jobs = []
@@ -232,9 +237,11 @@ def plan(
         if isinstance(item, Job):
             jobs.append(item)
             continue
-        job = Job(item.path, model)
+        job = Job(item.path, model or "")
         jobs.append(job)
         try:
+            if model is None:
+                job.model, job.why = choose(item.path)
             _settle(job, item, sizing, naming, flatten)
             assert job.target is not None
             real = os.path.normcase(os.path.realpath(job.target))

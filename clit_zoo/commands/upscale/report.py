@@ -12,9 +12,11 @@ from .plan import Job
 class Report:
     """Lines while the run goes on, or one JSON object at its end."""
 
-    def __init__(self, jobs: list[Job], model: str, *, as_json: bool, dry_run: bool, started: float) -> None:
-        self.jobs, self.model, self.as_json = jobs, model, as_json
-        self.dry_run, self.started = dry_run, started
+    def __init__(
+        self, jobs: list[Job], *, as_json: bool, dry_run: bool, explain: bool, started: float
+    ) -> None:
+        self.jobs, self.as_json = jobs, as_json
+        self.dry_run, self.explain, self.started = dry_run, explain, started
 
     def finished(self, job: Job) -> None:
         for notice in job.notices:
@@ -24,12 +26,14 @@ class Report:
             click.echo(f"Error: {job.reason}", err=True)
         elif not self.as_json:
             click.echo(_line(job))
+            if self.explain and job.why:
+                click.echo(f"  {job.model}: {job.why}")
 
     def end(self) -> None:
         counts = {status: sum(job.status == status for job in self.jobs) for status in _WORDS}
         seconds = round(time.monotonic() - self.started, 3)
         if self.as_json:
-            report = {"model": self.model, "dry_run": self.dry_run, "seconds": seconds, **counts}
+            report: dict[str, Any] = {"dry_run": self.dry_run, "seconds": seconds, **counts}
             report["pictures"] = [_record(job) for job in self.jobs]
             click.echo(json.dumps(report, indent=2))
             return
@@ -45,11 +49,11 @@ def _line(job: Job) -> str:
     if job.status == "skipped":
         return f"{job.source}: skipped, {job.reason}"
     (h, w), (height, width) = job.input_size or (0, 0), job.output_size or (0, 0)
-    end = ""
+    end = f", {job.model}" if job.why else ""
     if job.seconds is not None:
-        end = f" ({job.seconds:.1f} s)"
+        end += f" ({job.seconds:.1f} s)"
     elif job.memory_bytes is not None:
-        end = f", about {job.memory_bytes / 1e9:.1f} GB of memory"
+        end += f", about {job.memory_bytes / 1e9:.1f} GB of memory"
     return f"{job.source} {w}×{h} -> {job.target} {width}×{height}{end}"
 
 
@@ -59,6 +63,8 @@ def _record(job: Job) -> dict[str, Any]:
         "output": None if job.target is None else str(job.target),
         "status": job.status,
         "reason": job.reason,
+        "model": job.model,
+        "why": job.why,
         "format": job.format,
         "input_size": job.input_size and job.input_size[::-1],  # width and height, as in all that is printed
         "output_size": job.output_size and job.output_size[::-1],
