@@ -34,6 +34,9 @@ TIE_STEPS = 2.0**18
 GRID_STEPS = 1e-4
 """A window whose edges lie within this part of an output pixel of the whole picture's pixels shares them."""
 
+MOST_GROWN = 64.0
+"""Largest scale at which a window grows to whole feature pixels: beyond, that costs more than the window."""
+
 FRACTION_STEPS = 1 << 16
 """Other edges are rounded to fractions of at most this denominator: 1e-5 of an input pixel at worst."""
 
@@ -188,16 +191,19 @@ class Axis(NamedTuple):
     def grown(self, least: int, *maps: int) -> tuple["Axis", int]:
         """This axis with pixels added on both sides, and how many before it, for sums in the whole's order.
 
-        There are at least ``least`` pixels, on at least 3 pixels of the first map, and on each map all that
-        are nearest to the same pixel, where the picture has them. Products of matrices of 1 to 8 rows are
-        summed in another order than those of more rows (measured: MKL), and exponentials at the end of a row
-        of numbers are rounded otherwise (measured: AVX-512), so fewer pixels would not have the bits of the
-        whole.
+        There are at least ``least`` pixels. Where maps are named, they lie on at least 3 pixels of the first,
+        and all that are nearest to one pixel of a map are there, up to a scale of ``MOST_GROWN``. Products of
+        matrices of few rows are summed in another order than those of more (measured: MKL, 1 to 8 rows a
+        thread), and exponentials at the end of a row of numbers are rounded otherwise (measured: AVX-512), so
+        fewer pixels would not have the bits of the whole.
         """
         if self.start == 0 and self.size == self.unit:
             return self, 0
         low, high = -(self.start // self.step), (self.unit - self.start) // self.step
-        more = max(max(least, math.ceil(2 * self.scale(maps[0])) + 1) - self.size, 0)
+        if maps and self.scale(maps[0]) > MOST_GROWN:
+            maps = ()
+        wanted = max([least, *(math.ceil(2 * self.scale(n)) + 1 for n in maps[:1])])
+        more = max(wanted - self.size, 0)
         start, stop = max(-(more // 2), low), self.size
         stop = min(stop + more + start, high)
         start = max(min(start, stop - self.size - more), low)
@@ -223,8 +229,12 @@ class Axis(NamedTuple):
         the whole.
         """
         i = torch.arange(self.size, dtype=torch.float64)
-        middle = 2 * self.start + (2 * i + 1) * self.step
-        position = (middle * n - self.unit) / (2 * self.unit)
+        start: float = self.start
+        step: float = self.step
+        unit = self.unit
+        if isinstance(unit, int) and unit > 1 << 52:  # of edges that are on nobody's grid
+            start, step, unit = start / unit, step / unit, 1
+        position = ((2 * start + (2 * i + 1) * step) * n - unit) / (2 * unit)
         index = position.round()
         return index.long().to(device), (position - index).float().to(device)
 

@@ -129,6 +129,7 @@ class SuperResolver(nn.Module):
 
         Raises:
             ScaleError: the maps that ``where`` names do not fit a cascade.
+            ValueError: the backend named cannot serve.
         """
         out = self.decoder.decode(encoded.prepared, where, progress=progress)
         return out * 0.5 + 0.5 if out.requires_grad else out.mul_(0.5).add_(0.5)  # spares two outputs' memory
@@ -301,8 +302,8 @@ class View:
     ) -> Any:
         """The picture, or a window of it, enlarged.
 
-        A window at a scale is the same pixels, bit for bit in float32, as that part of the whole picture at
-        that scale; it costs its own pixels and a halo.
+        A window at a scale is the same pixels, bit for bit in float32 and PyTorch, as that part of the whole
+        picture at that scale; it costs its own pixels and a halo.
 
         Args:
             scale: any real number from 1, or a pair (sy, sx) of them.

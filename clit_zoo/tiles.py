@@ -70,6 +70,7 @@ class Tiles:
         self.edges = [[0, n] if whole else _cuts(n, self.grid) for n in self.size]
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._busy: dict[tuple[int, int], threading.Lock] = {}
         self._color: Tensor | None = color
         if whole:
             self._encoded(0, 0)
@@ -97,6 +98,12 @@ class Tiles:
 
     def _encoded(self, i: int, j: int) -> Any:
         """Tile (i, j), encoded with its margin."""
+        with self._lock:
+            busy = self._busy.setdefault((i, j), threading.Lock())
+        with busy:  # whoever wants the same tile waits for it
+            return self._found(i, j)
+
+    def _found(self, i: int, j: int) -> Any:
         with self._lock:
             if (i, j) in self._kept:
                 self._kept.move_to_end((i, j))

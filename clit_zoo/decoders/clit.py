@@ -32,7 +32,7 @@ from .sampling import resample_grid, sample_border
 GAIN = 0.75
 """Weight of the residual of the stage before (equation 9's lambda)."""
 
-LEAST_PIXELS = 4
+LEAST_PIXELS = 16
 """Output rows and columns that are decoded at least."""
 
 

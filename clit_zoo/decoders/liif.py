@@ -27,14 +27,18 @@ from .mlp import MLP
 CHUNK = 1 << 14
 """Positions decoded at once: 16 MB for each hidden layer of 256, small beside a picture."""
 
-LEAST_PIXELS = 4
+LEAST_PIXELS = 16
 """Output rows and columns that are decoded at least; see ``Axis.grown``."""
 
 
 class Prepared(NamedTuple):
-    """``hidden`` (B, h, w, D): the first layer's share of each feature pixel."""
+    """``hidden`` (B, h, w, D): the first layer's share of each feature pixel.
+
+    ``features`` (B, C, h, w): the encoder's map, where the formula itself computes.
+    """
 
     hidden: Tensor
+    features: Tensor | None = None
 
 
 class LIIF(nn.Module):
@@ -72,7 +76,11 @@ class LIIF(nn.Module):
         """The first layer's share of the features; see ``Decoder``."""
         kernel = self._weights()[0].unflatten(1, (self.in_channels, self.side, self.side))
         hidden = F.conv2d(features, kernel, padding=self.side // 2)
-        return Prepared(hidden.permute(0, 2, 3, 1).contiguous())
+        reason = self.why_not(self.backend, features)
+        if reason is not None:
+            raise ValueError(f"backend {self.backend!r} cannot serve this call: {reason}")
+        kept = features if self.backend == "reference" else None
+        return Prepared(hidden.permute(0, 2, 3, 1).contiguous(), kept)
 
     def plan(self, h: int, w: int, where: Where) -> list[Size]:
         """One map: the encoder's; see ``Decoder``."""
@@ -81,19 +89,22 @@ class LIIF(nn.Module):
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
         hidden = prepared.hidden
+        if prepared.features is not None:
+            return self.reference(prepared.features, where)
         batch, h, w, _ = hidden.shape
         cell = self._cell_share(where.cells((h, w), batch, hidden.device))
         if isinstance(where, Pixels):
             return self._decode_window(hidden, where, cell, progress)
-        by_channel = hidden.permute(0, 3, 1, 2)
-        total = torch.zeros((), device=hidden.device)
-        for y, x in self._pairs(where, (h, w), batch, hidden.device):
-            first = gather_pixels(by_channel, torch.stack((y.pixel, x.pixel), -1))
-            first = first + (self._share(y, 0) + self._share(x, 1) + cell.unsqueeze(1)).to(first.dtype)
-            total = total + self.imnet.layers[1:](first) * (y.weight * x.weight).unsqueeze(-1)
-        if progress is not None:
-            progress(1.0)
-        return total
+        pairs = self._pairs(where, (h, w), batch, hidden.device)
+        count = pairs[0][0].pixel.shape[1]
+        step = max(1, count if torch.is_grad_enabled() else CHUNK // batch)
+        parts = []
+        for start in range(0, count, step):
+            here = [tuple(Corner(*(t[:, start : start + step] for t in c)) for c in pair) for pair in pairs]
+            parts.append(self._decode_points(hidden, here, cell.unsqueeze(1)))
+            if progress is not None:
+                progress(min(1.0, (start + step) / count))
+        return torch.cat(parts, 1) if parts else hidden.new_zeros(batch, 0, 3, dtype=cell.dtype)
 
     def reference(self, features: Tensor, where: Where) -> Tensor:
         """The formula as the paper states it: each position's whole input through the whole MLP.
@@ -117,14 +128,24 @@ class LIIF(nn.Module):
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve; see ``Decoder``."""
-        return None if backend in ("auto", "torch") else "LIIF computes in PyTorch: take auto or torch"
+        return "LIIF computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
+
+    def _decode_points(self, hidden: Tensor, pairs: Sequence[Sequence[Corner]], cell: Tensor) -> Tensor:
+        """Colours (B, Q, 3) from the corners (y, x) of Q positions."""
+        by_channel = hidden.permute(0, 3, 1, 2)
+        total = torch.zeros((), device=hidden.device)
+        for y, x in pairs:
+            first = gather_pixels(by_channel, torch.stack((y.pixel, x.pixel), -1))
+            first = first + (self._share(y, 0) + self._share(x, 1) + cell).to(first.dtype)
+            total = total + self.imnet.layers[1:](first) * (y.weight * x.weight).unsqueeze(-1)
+        return total
 
     def _decode_window(
         self, hidden: Tensor, where: Pixels, cell: Tensor, progress: Progress | None
     ) -> Tensor:
         """Every pixel of a window, band by band: one table for the rows, one for the columns, no gathers."""
         batch, h, w, _ = hidden.shape
-        (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS, h), where.cols.grown(LEAST_PIXELS, w)
+        (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS), where.cols.grown(LEAST_PIXELS)
         across = [(x, self._share(x, 1)) for x in self._corners(*cols.on(w, hidden.device), w)]
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         out = hidden.new_empty(batch, rows.size, cols.size, 3, dtype=dtype)

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clit_zoo.decoders import build_decoder
+from clit_zoo.decoders import build_decoder, liif
 from clit_zoo.geometry import Coords, Pixels, pixel_centres
+from clit_zoo.model import SuperResolver
+from clit_zoo.zoo.config import ModelConfig
 
 SIZES = [
     ((5, 7), (5, 7)),
@@ -101,6 +103,25 @@ def test_every_parameter_learns_and_names_are_the_authors():
     ]
 
 
-def test_other_backends_are_refused():
-    assert "LIIF computes in PyTorch" in build().why_not("triton", torch.zeros(1))
-    assert build().why_not("auto", torch.zeros(1)) is None
+@torch.no_grad()
+def test_the_formula_is_a_backend_and_triton_is_refused():
+    model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "liif"}))
+    image = torch.rand(1, 3, 5, 6)
+    fast = model(image, (13, 20))
+    model.backend = "reference"
+    torch.testing.assert_close(model(image, (13, 20)), fast, atol=1e-5, rtol=0)
+    model.backend = "triton"
+    with pytest.raises(ValueError, match="'triton' cannot serve this call: LIIF computes in PyTorch"):
+        model(image, (13, 20))
+
+
+@torch.no_grad()
+def test_long_lists_of_positions_go_in_parts(monkeypatch):
+    decoder, x = build(), features(5, 6)
+    where = Coords(torch.rand(2, 700, 2, dtype=torch.float64) * 2 - 1, torch.full((2, 2), 0.1))
+    whole = decoder.decode(decoder.prepare(x, x), where)
+    monkeypatch.setattr(liif, "CHUNK", 64)
+    told = []
+    parts = decoder.decode(decoder.prepare(x, x), where, progress=told.append)
+    torch.testing.assert_close(parts, whole)
+    assert told[-1] == 1 and len(told) == 22

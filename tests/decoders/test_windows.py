@@ -101,7 +101,26 @@ def test_a_batch_is_its_pictures_and_half_precision_is_near(name):
 def test_what_a_view_holds(name):
     """Maps of the picture's size: nothing of the output, and not the input beside them."""
     view = small(name).open(picture())
-    held = sum(t.untyped_storage().nbytes() for t in view._tiles._encoded(0, 0).prepared)
+
+    def held() -> int:
+        prepared = view._tiles._encoded(0, 0).prepared
+        return sum(t.untyped_storage().nbytes() for t in prepared if t is not None)
+
+    before = held()
     view.render(9)
-    assert sum(t.untyped_storage().nbytes() for t in view._tiles._encoded(0, 0).prepared) == held
-    assert held <= 4 * H * W * (3 + 24) and view._like.color.numel() == 0
+    assert held() == before <= 4 * H * W * (3 + 24) and view._like.color.numel() == 0
+
+
+def test_a_small_window_stays_cheap_at_any_scale():
+    """Beyond ``MOST_GROWN`` it does not grow to whole feature pixels, which would be a thousand wide."""
+    view = small("lit").open(picture())
+    seen: list[tuple[int, ...]] = []
+    decode = view._tiles.model.decoder._cascade
+
+    def spied(stages, count, skip):
+        seen.append(tuple(skip.shape))
+        return decode(stages, count, skip)
+
+    view._tiles.model.decoder._cascade = spied
+    view.render(500, box=(10, 10, 10.1, 10.1))
+    assert sum(shape[1] for shape in seen) <= 60**2
