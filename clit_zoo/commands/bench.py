@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import torch
 
+from clit_kernels import BACKENDS
+
 from ..bench.cases import Case, Enlargement, Step
 from ..bench.machine import describe
 from ..bench.measure import Row, measure
@@ -32,7 +34,7 @@ TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
 )
 @click.option("-s", "--scales", type=Scales(), default="4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
-    "--backend", "backends", multiple=True, default=["auto"], show_default=True,
+    "--backend", "backends", type=click.Choice(BACKENDS), multiple=True, default=["auto"], show_default=True,
     help="Who computes the decoder; may be given several times, to compare.",
 )  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")

@@ -85,7 +85,7 @@ class _Train(click.Command):
 )
 @click.option("--seed", type=int, default=Recipe.seed)
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps …")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="Who computes a CLIT decoder.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="Who computes the decoder.")
 @click.option("--bf16/--no-bf16", default=None, help="Compute in bfloat16.  [default: on GPUs that can]")
 @click.option("--compile", is_flag=True, help="Compile the encoder.")
 @click.option("--channels-last", is_flag=True, help="Store convolution kernels in that order.")

@@ -57,7 +57,7 @@ def train(
         name: what the result is called; see ``starting_model``.
         validation: what to measure on the way; nothing where left out.
         device: as ``from_pretrained`` takes it.
-        backend: who computes a CLIT decoder.
+        backend: who computes the decoder.
         workers: threads that draw patches.
         cache: folder for decoded pictures, mapped instead of held in memory.
         minutes: stop, with the state saved, after so many.
@@ -91,6 +91,9 @@ def train(
             model, from_scratch=from_scratch, grow_from=grow_from, stages=stages, new_stages=new_stages,
             name=name, seed=recipe.seed, backend=backend,
         )  # fmt: skip
+        # refused before the pictures are decoded, which takes longer
+        resolver.to(processes.device).check_backend()
+        recipe.share_of(processes.rank, processes.count)
         with processes.main_first():
             photographs = Photographs(
                 data, smallest=2 * recipe.patch, cache=cache, threads=workers, progress=processes.main

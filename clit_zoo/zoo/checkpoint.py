@@ -69,10 +69,8 @@ def _reason(error: Exception) -> str:
             "holds more than tensors and plain values, which could run code and is never loaded (it asks for "
             f"{found[1]})"
         )
-    # torch goes on to advise loading it without this protection: a stranger's file must not get that far.
-    if not message or "weights_only" in message or "Weights only" in message:
-        return "is no PyTorch checkpoint, or a damaged one; copy or download it again"
-    return f"is damaged or no PyTorch checkpoint ({message.splitlines()[0][:200]})"
+    # torch goes on to advise loading it without this protection: a stranger's file must not get that far
+    return "is no PyTorch checkpoint, or a damaged one; copy or download it again"
 
 
 def spec(given: Any, where: str, known: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
