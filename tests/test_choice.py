@@ -20,7 +20,7 @@ def smooth() -> Image.Image:
     ("name", "options", "expected"),
     [
         ("a.jpg", {"quality": 75}, PHOTO),
-        ("a.jpg", {"quality": 91}, PHOTO),
+        ("a.jpg", {"quality": 87}, PHOTO),
         ("a.jpg", {"quality": 96}, CLEAN),
         ("a.webp", {"quality": 70}, PHOTO),
         ("a.webp", {"lossless": True}, CLEAN),
@@ -50,6 +50,6 @@ def test_noise_asks_for_cleaning_in_any_kind_of_picture(smooth, tmp_path):
 
 def test_the_reason_names_what_decided(smooth, tmp_path):
     smooth.save(tmp_path / "a.jpg", quality=60)
-    assert choose(tmp_path / "a.jpg") == (PHOTO, "JPEG of quality 60, below 92")
+    assert choose(tmp_path / "a.jpg") == (PHOTO, "JPEG of quality 60, below 88")
     with pytest.raises(ImageError, match=r"b\.jpg"):
         choose(tmp_path / "b.jpg")

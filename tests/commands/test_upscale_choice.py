@@ -40,7 +40,7 @@ def test_each_picture_gets_the_model_that_suits_it(run, loaded, pictures):
     assert sorted(os.listdir("out")) == [f"a_x2_{CLEAN}.png", f"b_x2_{PHOTO}.jpg", f"c_x2_{CLEAN}.jpg"]
     lines = result.out.splitlines()
     assert f"12×8, {PHOTO} (" in lines[2]
-    assert lines[3] == f"  {PHOTO}: JPEG of quality 60, below 92"
+    assert lines[3] == f"  {PHOTO}: JPEG of quality 60, below 88"
     assert lines[5] == f"  {CLEAN}: JPEG of quality 97, noise of 0.0 levels"
 
 
@@ -53,7 +53,7 @@ def test_a_model_that_is_named_serves_all(run, loaded, pictures):
 def test_json_says_which_and_why(run, loaded, pictures):
     report = json.loads(run("upscale", "a.png", "b.jpg", "--dry-run", "--json").out)
     assert [picture["model"] for picture in report["pictures"]] == [CLEAN, PHOTO]
-    assert report["pictures"][1]["why"] == "JPEG of quality 60, below 92"
+    assert report["pictures"][1]["why"] == "JPEG of quality 60, below 88"
     assert all(picture["memory_bytes"] > 0 for picture in report["pictures"]) and not loaded
 
 
