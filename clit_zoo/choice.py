@@ -58,9 +58,10 @@ def recommend(picture: Any) -> str:
 def between(strength: float, **options: Any) -> SuperResolver:
     """A model that cleans so much: its weights lie between those of the clean model and the photo model.
 
-    The photo model was trained from the clean one, so a mean of their weights is as good as a mean of their
-    outputs, and takes the time of one (Wang et al., "Deep network interpolation", CVPR 2019). On JPEGs of
-    Set14 at ×2 the two means differ by at most 0.05 dB.
+    The photo model was trained from the clean one, so a mean of their weights does what a mean of their
+    outputs does, in the time of one (Wang et al., "Deep network interpolation", CVPR 2019). With an early
+    photo model the two means agreed to 0.07 dB on JPEGs and noise of Set14 at ×2; on clean pictures the mean
+    of weights was 0.11 to 0.55 dB lower.
 
     Args:
         strength: 0 is the clean model, 1 the photo model.
