@@ -1,4 +1,4 @@
-"""Strangers' checkpoints: a folder with the tensors in them, or one ClitZooError and no folder; no code run."""
+"""Strangers' checkpoints: a folder with their tensors, or one ClitZooError and no folder; no code is run."""
 
 import io
 import json

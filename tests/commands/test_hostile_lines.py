@@ -58,8 +58,8 @@ def _lines():
             else:
                 value = word
             extras.append(value.map(lambda value, given=given: [given, value]))
-        more = st.lists(st.one_of(extras), max_size=4).map(lambda lists: sum(lists, []))
-        gone = st.just(set()) | st.just(set()) | st.sets(st.integers(0, max(len(usual) - 1, 0)), max_size=2)
+        more = st.lists(st.one_of(extras), max_size=4).map(lambda lists: [w for words in lists for w in words])
+        gone = st.just(set()) | st.sets(st.integers(0, max(len(usual) - 1, 0)), max_size=2)
         kept = gone.map(lambda gone, usual=usual: [w for i, w in enumerate(usual) if i not in gone])
         lines.append(st.builds(lambda kept, more, name=name: [name, *kept, *more], kept, more))
     often = [lines[list(USUAL).index("upscale")]] * 3
