@@ -22,14 +22,14 @@ WORDS = (
 
 # Each command with what makes its work small; later words may change any of it.
 USUAL = {
-    "upscale": ["a.png", "-o", "out", "-m", "tiny", "-s", "2"],
-    "list": [],
-    "info": ["tiny"],
-    "eval": ["in", "-m", "bicubic", "-s", "2"],
-    "train": "--model tiny --data in --out run --steps 1 --minutes 0 --batch 1 --patch 8 --device cpu".split(),
-    "bench": "-m tiny --input 8x8 -s 2 --seconds 0 --device cpu".split(),
-    "convert": ["x.pth", "-o", "converted"],
-    "doctor": ["--json"],
+    "upscale": "a.png -o out -m tiny -s 2",
+    "list": "",
+    "info": "tiny",
+    "eval": "in -m bicubic -s 2",
+    "train": "--model tiny --data in --out run --steps 1 --minutes 0 --batch 1 --patch 8 --device cpu",
+    "bench": "-m tiny --input 8x8 -s 2 --seconds 0 --device cpu",
+    "convert": "x.pth -o converted",
+    "doctor": "--json",
 }
 
 
@@ -38,7 +38,8 @@ def _lines():
     context = click.Context(cli.group)
     word = st.sampled_from(WORDS) | st.sampled_from(NUMBERS) | st.text(max_size=5)
     lines = []
-    for name, usual in USUAL.items():
+    for name, line in USUAL.items():
+        usual = line.split()
         command = cli.group.get_command(context, name)
         extras = [word.map(lambda text: [text])]
         for option in (p for p in command.params if isinstance(p, click.Option)):
@@ -58,7 +59,9 @@ def _lines():
             else:
                 value = word
             extras.append(value.map(lambda value, given=given: [given, value]))
-        more = st.lists(st.one_of(extras), max_size=4).map(lambda lists: [w for words in lists for w in words])
+        more = st.lists(st.one_of(extras), max_size=4).map(
+            lambda lists: [w for words in lists for w in words]
+        )
         gone = st.just(set()) | st.sets(st.integers(0, max(len(usual) - 1, 0)), max_size=2)
         kept = gone.map(lambda gone, usual=usual: [w for i, w in enumerate(usual) if i not in gone])
         lines.append(st.builds(lambda kept, more, name=name: [name, *kept, *more], kept, more))

@@ -15,6 +15,12 @@ from clit_zoo.training.log import read_log
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
+IMPORTED = ("clit_zoo.commands.upscale", "clit_zoo.commands.train", "accelerate", "torch._dynamo")
+UPSCALE = "upscale in -o out -m tiny -s 4 --device cpu --skip-existing --suffix +"
+TRAIN = (
+    "train --model tiny --data photographs --out run --patch 12 --batch 2 --steps 24 --save-every 3 "
+    "--log-every 2 --device cpu --workers 1 --no-tensorboard"
+)
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -22,7 +28,9 @@ def program(words, folder):
     """``clit-zoo`` in a process of its own, its words in a file."""
     os.chdir(folder)
     for name in SIGNALS[1:]:
-        signal.signal(getattr(signal, name), signal.SIG_DFL if name != "SIGINT" else signal.default_int_handler)
+        signal.signal(
+            getattr(signal, name), signal.SIG_DFL if name != "SIGINT" else signal.default_int_handler
+        )
     told = os.open("told.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(told, 1)
     os.dup2(told, 2)
@@ -34,12 +42,10 @@ def program(words, folder):
 class Program:
     """Runs of one command line, forked from a process that has imported everything."""
 
-    def __init__(self, words, folder):
-        self.words, self.folder = words, folder
+    def __init__(self, line, folder):
+        self.words, self.folder = line.split(), folder
         self.forks = multiprocessing.get_context("forkserver")
-        self.forks.set_forkserver_preload(
-            ["clit_zoo.commands.upscale", "clit_zoo.commands.train", "clit_zoo.pretrained", "torch", __name__]
-        )
+        self.forks.set_forkserver_preload([*IMPORTED, __name__])
         code, told, _ = self.run()  # starts the server
         assert code == 0, told
 
@@ -71,8 +77,7 @@ def moments(campaign, seconds, **counts):
 def test_upscale(campaign, save, tiny_model, tmp_path):
     for i in range(12):
         save(f"in/{i}.{('png', 'jpg', 'tif')[i % 3]}", 50 + i, 40)
-    words = "upscale in -o out -m tiny -s 4 --device cpu --skip-existing --suffix +".split()
-    whole = Program(words, tmp_path)
+    whole = Program(UPSCALE, tmp_path)
     out = tmp_path / "out"
 
     def outputs():
@@ -103,11 +108,7 @@ def test_upscale(campaign, save, tiny_model, tmp_path):
 def test_train(campaign, save, tiny_model, tmp_path):
     for i in range(3):
         save(f"photographs/{i}.png", 60, 50)
-    words = (
-        "train --model tiny --data photographs --out run --patch 12 --batch 2 --steps 24 --save-every 3 "
-        "--log-every 2 --device cpu --workers 1 --no-tensorboard"
-    ).split()
-    whole = Program(words, tmp_path)
+    whole = Program(TRAIN, tmp_path)
     run = tmp_path / "run"
 
     def result():
@@ -131,5 +132,3 @@ def test_train(campaign, save, tiny_model, tmp_path):
             unfinished = False
     if unfinished:
         assert whole.run()[0] == 0 and result() == expected
-
-
