@@ -71,7 +71,7 @@ def moments(campaign, seconds, **counts):
     """Signals and when to send them, in seconds."""
     dice = random.Random(0) if not campaign.long else random.SystemRandom()
     for turn in range(campaign.count(**counts)):
-        yield SIGNALS[turn % len(SIGNALS)], dice.uniform(0, seconds)
+        yield SIGNALS[turn % len(SIGNALS)], dice.uniform(0, 0.8 * seconds)
 
 
 def test_upscale(campaign, save, tiny_model, tmp_path):
