@@ -124,6 +124,9 @@ def test_mutants(campaign, originals, tmp_path, monkeypatch, area):
         assert not isinstance(header, ImageError), header
         # the orientation of a PNG may stand behind its pixels
         assert (header.height, header.width) in ((size, size[::-1]) if "png" in case[0] else (size,))
+        # Their samples are noise and their streams have checksums: what is black is missing.
+        if case[0] in ("deep-gray.tif", "deep-tiles.tif") and math.prod(size) >= 64:
+            assert (picture.color == 0).all(1).float().mean() < 0.1
         return "read"
 
     campaign(attempt, mutants(originals), quick=200, long=5_000)
