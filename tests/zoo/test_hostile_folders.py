@@ -94,7 +94,7 @@ def test_configurations(campaign, tmp_path):
             return "refused as too large"
         return "read"
 
-    campaign(attempt, texts, quick=120, long=3_000)
+    campaign(attempt, texts, quick=80, long=3_000)
 
 
 def plainly(data: bytes) -> dict[str, torch.Tensor]:
@@ -183,4 +183,4 @@ def test_folders(campaign, sound, tmp_path):
         assert all(tensor.isfinite().all() for tensor in found.values())
         return "loaded"
 
-    campaign(attempt, st.one_of(files, files, headers, missing, swapped), quick=60, long=1_700)
+    campaign(attempt, st.one_of(files, files, headers, missing, swapped), quick=50, long=1_700)
