@@ -99,4 +99,4 @@ def test_lines(campaign, place, capfd):
         assert code == 0 or told.err.strip()
         return f"exit {code}"
 
-    campaign(attempt, _lines(), quick=20, long=1_000)
+    campaign(attempt, _lines(), quick=40, long=1_000)
