@@ -125,7 +125,10 @@ def test_mutants(campaign, originals, tmp_path, monkeypatch, area):
         # the orientation of a PNG may stand behind its pixels
         assert (header.height, header.width) in ((size, size[::-1]) if "png" in case[0] else (size,))
         # Their samples are noise and their streams have checksums: what is black is missing.
-        if case[0] in ("deep-gray.tif", "deep-tiles.tif") and math.prod(size) >= 64:
+        noise = case[0] in ("deep-gray.tif", "deep-tiles.tif") and "splice" not in dict(
+            c[:2] for c in case[1]
+        )
+        if noise and header.bits == 16 and math.prod(size) >= 64:
             assert (picture.color == 0).all(1).float().mean() < 0.1
         return "read"
 
