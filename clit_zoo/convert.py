@@ -62,15 +62,15 @@ def convert_checkpoint(
         encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
         config = ModelConfig(name or _name(encoder, decoder, out_folder), encoder, decoder)
         weights = tensors(model["sd"], config, _UNUSED[encoder["name"]])
+        card = model_card(
+            config,
+            repo_id=out_folder.resolve().name,
+            summary=f"Converted from `{path.name}`, a checkpoint of the code at <{system.origin}>.",
+            body=_provenance(path, content.get("epoch"), system),
+        )
+        return write_model_folder(out_folder, config, weights, card, overwrite=overwrite)
     except (ConfigError, WeightsError) as error:
         raise type(error)(f"{path} cannot be converted: {error}") from error
-    card = model_card(
-        config,
-        repo_id=out_folder.resolve().name,
-        summary=f"Converted from `{path.name}`, a checkpoint of the code at <{system.origin}>.",
-        body=_provenance(path, content.get("epoch"), system),
-    )
-    return write_model_folder(out_folder, config, weights, card, overwrite=overwrite)
 
 
 # ---------------------------------------------------------------------------------------------------------

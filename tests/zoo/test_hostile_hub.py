@@ -1,10 +1,14 @@
 """A Hub, mirror or proxy that lies or dawdles: one of our errors, in bounded time, inside the cache."""
 
 import gzip
+import hashlib
+import itertools
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 
 GRACE = 3  # seconds, see conftest.py
 ENDLESS = 200_000_000
@@ -200,3 +204,81 @@ def test_a_server_that_dawdles_leaves_the_cached_copy(server, client, model, tmp
     first = client("resolve", "org/dawdling", cache_dir=tmp_path)
     server.repositories["org/dawdling"].hostile["config.json"] = slow_headers
     assert client("resolve", "org/dawdling", cache_dir=tmp_path)["result"] == first["result"]
+
+
+ODD = ("", "x", "-1", "0", "1", "99999999999999999999", "../../out", "/tmp/out", "a" * 64, "0" * 40, "\u00e9")
+HEADERS = {
+    "Content-Length": st.sampled_from(ODD),
+    "ETag": st.sampled_from(ODD).map('"{}"'.format),
+    "X-Linked-ETag": st.sampled_from(ODD).map('"{}"'.format),
+    "X-Linked-Size": st.sampled_from(ODD),
+    "X-Repo-Commit": st.sampled_from(ODD),
+    "X-Error-Code": st.sampled_from(("GatedRepo", "RepoNotFound", "EntryNotFound", "RevisionNotFound", "x")),
+    "Retry-After": st.sampled_from(ODD),
+    "Content-Encoding": st.sampled_from(("gzip", "br", "identity", "x")),
+    "Transfer-Encoding": st.sampled_from(("chunked", "gzip", "x")),
+    "Location": st.sampled_from(
+        ("", "/", "x", "file:///etc/passwd", "//", "http://127.0.0.1:1/x", "http://[")
+    ),
+    "Content-Range": st.sampled_from(ODD),
+    "Set-Cookie": st.sampled_from(ODD),
+}
+STATUS = st.sampled_from(
+    (200, 200, 200, 200, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 416, 429, 500)
+)
+
+
+def drawn(status, headers, keep, more, raw):
+    """An answer made up: any status, any headers, a body cut or longer, or no HTTP at all."""
+
+    def send(handler, commit, data):
+        body = data[: round(len(data) * keep)] + more
+        if raw:
+            handler.wfile.write(more + b"\r\n\r\n" + body)
+            return
+        handler.send_response(status)
+        for key, value in ({"Content-Length": str(len(body)), "X-Repo-Commit": commit} | headers).items():
+            handler.send_header(key, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return send
+
+
+def test_any_answer(campaign, server, client, model, tmp_path):
+    """The weights pinned, or one of our errors."""
+    turn = itertools.count()
+    answers = st.builds(
+        drawn,
+        STATUS,
+        st.lists(st.sampled_from(sorted(HEADERS)), max_size=3, unique=True).flatmap(
+            lambda names: st.fixed_dictionaries({name: HEADERS[name] for name in names})
+        ),
+        st.sampled_from((1, 1, 1, 0, 0.5)),
+        st.just(b"") | st.binary(max_size=99) | st.just(BOMB[:20_000]),
+        st.sampled_from((False,) * 9 + (True,)),
+    )
+
+    def attempt(case):
+        name, hostile = case
+        repo_id, cache = f"org/any-{next(turn)}", tmp_path / "deep" / "cache"
+        commit = server.add(repo_id, model)
+        server.repositories[repo_id].hostile[name] = hostile
+        digest = hashlib.sha256(model["model.safetensors"]).hexdigest()
+        row = {"name": "rdn-lit", "repo_id": repo_id, "revision": commit, "sha256": digest}
+        found = client("resolve", "rdn-lit", cache_dir=cache, row=row)
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert found["seconds"] < 2 * (GRACE + 3)  # what is damaged is fetched twice
+        assert {path.name for path in files} <= {"config.json", "model.safetensors"}
+        assert [path.name for path in tmp_path.iterdir()] in ([], ["deep"])
+        assert sum(path.stat().st_size for path in files) < 2 * sum(map(len, model.values()))
+        if "error" in found:
+            shutil.rmtree(tmp_path / "deep", ignore_errors=True)
+            assert not found["error"].startswith("not ours"), found
+            assert "\n" not in found["message"]
+            return "refused"
+        assert Path(found["result"]["weights_path"]).read_bytes() == model["model.safetensors"]
+        shutil.rmtree(tmp_path / "deep")
+        return "fetched"
+
+    campaign(attempt, st.tuples(st.sampled_from(FILES), answers), quick=30, long=200)
