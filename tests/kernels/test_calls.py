@@ -6,7 +6,7 @@ from interpreter import BACKENDS, DEVICE
 from misfits import OPS, arguments, call, moved
 
 from clit_kernels import Points, StageCall, StageWeights
-from clit_kernels.queries import as_points
+from clit_kernels.queries import as_points, tensors
 
 # the interpreter takes 10 seconds for a grid, and the stage's is both ops'
 CASES = [
@@ -23,10 +23,10 @@ CASES = [
 def test_no_gradient_reaches_positions_and_cells(op, kind, backend):
     fitting = moved(arguments(kind), DEVICE)
     # copies: the queries are those of other tests too
-    queries = type(fitting["queries"])(*(t.clone() for t in fitting["queries"] if t is not None))
+    queries = type(fitting["queries"])(*(t.clone() for t in tensors(fitting["queries"])))
     cell = fitting["cell"].clone()
     fitting |= {"queries": queries, "cell": cell}
-    asking = [t.requires_grad_() for t in (*queries, cell) if t.is_floating_point()]
+    asking = [t.requires_grad_() for t in (*tensors(queries), cell) if t.is_floating_point()]
     value = {"local_attention": "q", "coordinate_decode": "attention", "decode_stage": "v"}[op]
     fitting[value] = fitting[value].clone().requires_grad_()
     call(op, fitting, backend).square().sum().backward()
