@@ -11,7 +11,8 @@ import clit_zoo
 
 
 def test_what_is_listed_is_the_public_face():
-    face = {"ClitZooError", "SuperResolver", "__version__", "create_model", "from_pretrained", "list_models"}
+    face = {"ClitZooError", "SuperResolver", "__version__", "create_model", "from_pretrained"}
+    face |= {"list_models", "recommend"}
     assert set(dir(clit_zoo)) == set(clit_zoo.__all__) == face
     for name in face:
         assert getattr(clit_zoo, name) is not None
