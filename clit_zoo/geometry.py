@@ -341,7 +341,7 @@ class Coords(NamedTuple):
 
     def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
         """(B, 2) size of an output pixel in half pixels of a map."""
-        return self.cell * torch.tensor(map_size, dtype=self.cell.dtype, device=self.cell.device)
+        return _cells_on(self.cell, map_size)
 
     def on(self, map_size: Size, device: torch.device | None = None) -> Points:
         """The positions on a feature map."""
@@ -362,7 +362,7 @@ class Raster(NamedTuple):
 
     def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
         """(B, 2) size of an output pixel in half pixels of a map."""
-        return Coords(self.offset, self.cell).cells(map_size, batch, device)
+        return _cells_on(self.cell, map_size)
 
     def on(self, map_size: Size, device: torch.device | None = None) -> clit_kernels.Raster | Points:
         """The positions on a feature map: a raster on their own, a list on any other."""
@@ -387,7 +387,7 @@ class Blocks(NamedTuple):
 
     def cells(self, map_size: Size, batch: int, device: torch.device) -> Tensor:
         """(B, 2) size of an output pixel in half pixels of a map."""
-        return Coords(self.coords, self.cell).cells(map_size, batch, device)
+        return _cells_on(self.cell, map_size)
 
     def on(self, map_size: Size, device: torch.device | None = None) -> Points:
         """The positions on a feature map, block after block."""
@@ -395,6 +395,11 @@ class Blocks(NamedTuple):
 
 
 Where = Pixels | Coords | Raster | Blocks
+
+
+def _cells_on(cell: Tensor, map_size: Size) -> Tensor:
+    """Cells (B, 2) of a picture that spans [-1, 1], in half pixels of a map."""
+    return cell * torch.tensor(map_size, dtype=cell.dtype, device=cell.device)
 
 
 def points(coords: Tensor, feature: Size) -> Points:

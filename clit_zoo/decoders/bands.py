@@ -91,9 +91,8 @@ class BandedMap:
 
 def _spread(start: int, stop: int, n: int, least: int) -> tuple[int, int]:
     """[start, stop) within [0, n), made longer on both sides to ``least`` where n has as many."""
-    if (
-        start <= 0 and stop >= n
-    ):  # nothing else to do for whole maps, which torch.export would take minutes over
+    # whole maps need no more, and torch.export would take minutes over it
+    if start <= 0 and stop >= n:
         return 0, n
     start, stop = max(start, 0), min(stop, n)
     more = max(least - (stop - start), 0)

@@ -62,23 +62,19 @@ class LIIF(nn.Module):
         cell_decode: bool = True,
     ):
         super().__init__()
-        self.reach, self.backend, self.in_channels, self.side = (
-            3,
-            "auto",
-            in_channels,
-            3 if feat_unfold else 1,
-        )
+        self.reach, self.backend = 3, "auto"
+        self.in_channels, self.side = in_channels, 3 if feat_unfold else 1
         self.local_ensemble, self.cell_decode = local_ensemble, cell_decode
         fan_in = in_channels * self.side**2 + 2 + 2 * cell_decode
         self.imnet = MLP(fan_in, hidden_dims, 3, lambda: nn.ReLU(inplace=True))
 
     def prepare(self, features: Tensor, image: Tensor) -> Prepared:
         """The first layer's share of the features; see ``Decoder``."""
-        kernel = self._weights()[0].unflatten(1, (self.in_channels, self.side, self.side))
-        hidden = F.conv2d(features, kernel, padding=self.side // 2)
         reason = self.why_not(self.backend, features)
         if reason is not None:
             raise ValueError(f"backend {self.backend!r} cannot serve this call: {reason}")
+        kernel = self._weights()[0].unflatten(1, (self.in_channels, self.side, self.side))
+        hidden = F.conv2d(features, kernel, padding=self.side // 2)
         kept = features if self.backend == "reference" else None
         return Prepared(hidden.permute(0, 2, 3, 1).contiguous(), kept)
 

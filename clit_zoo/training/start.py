@@ -35,7 +35,7 @@ def starting_model(
             folder with a config.json.
         from_scratch: random weights.
         grow_from: another model, whose encoder the new one grows from (``grow``); its decoder too where
-        alike.
+            alike.
         stages: make it a cascade of so many.
         new_stages: "copy" or "random", see ``cascade.with_stages``.
         name: what the result is called; by default the source's name (that of a registered model of its
