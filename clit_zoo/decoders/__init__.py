@@ -3,8 +3,8 @@
 ``base.Decoder`` says what one is. A new one is its class, a row in ``DECODERS`` here, and a row in
 ``zoo/schema.py``, which bounds what a config.json may ask for.
 
-``mlp``, ``corners`` and ``sampling`` are what several papers share; ``bands``, ``blocks`` and ``compiled``
-serve CLIT's cascade and its kernels.
+``positions``, ``corners``, ``mlp`` and ``sampling`` are what several papers share; ``bands``, ``blocks`` and
+``compiled`` serve CLIT's cascade and its kernels.
 """
 
 from typing import Any

@@ -17,18 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clit_kernels.queries import as_points, gather_pixels
-
-from ..geometry import Pixels, Size, Where
+from ..geometry import Size, Where
 from .base import Progress
 from .corners import Corner, axis_corners
 from .mlp import MLP
-
-CHUNK = 1 << 14
-"""Positions decoded at once: 16 MB for each hidden layer of 256, small beside a picture."""
-
-LEAST_PIXELS = 16
-"""Output rows and columns that are decoded at least; see ``Axis.grown``."""
+from .positions import Place, by_blocks, read
 
 
 class Prepared(NamedTuple):
@@ -84,23 +77,23 @@ class LIIF(nn.Module):
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
-        hidden = prepared.hidden
         if prepared.features is not None:
             return self.reference(prepared.features, where)
+        hidden = prepared.hidden
         batch, h, w, _ = hidden.shape
         cell = self._cell_share(where.cells((h, w), batch, hidden.device))
-        if isinstance(where, Pixels):
-            return self._decode_window(hidden, where, cell, progress)
-        pairs = self._pairs(where, (h, w), batch, hidden.device)
-        count = pairs[0][0].pixel.shape[1]
-        step = max(1, count if torch.is_grad_enabled() else CHUNK // batch)
-        parts = []
-        for start in range(0, count, step):
-            here = [tuple(Corner(*(t[:, start : start + step] for t in c)) for c in pair) for pair in pairs]
-            parts.append(self._decode_points(hidden, here, cell.unsqueeze(1)))
-            if progress is not None:
-                progress(min(1.0, (start + step) / count))
-        return torch.cat(parts, 1) if parts else hidden.new_zeros(batch, 0, 3, dtype=cell.dtype)
+
+        def colors(y: Place, x: Place) -> Tensor:
+            total = torch.zeros((), device=hidden.device)
+            share = cell.view(batch, *(1,) * (y.index.dim() - 1), -1)
+            for low, left in self._pairs(y, x, (h, w)):
+                first = read(hidden, low.pixel, left.pixel)
+                for part in (self._share(low, 0) + share, self._share(left, 1)):
+                    first += part.to(first.dtype)
+                total = total + self.imnet.layers[1:](first) * (low.weight * left.weight).unsqueeze(-1)
+            return total
+
+        return by_blocks(where, (h, w), batch, hidden.device, colors, progress=progress)
 
     def reference(self, features: Tensor, where: Where) -> Tensor:
         """The formula as the paper states it: each position's whole input through the whole MLP.
@@ -113,64 +106,30 @@ class LIIF(nn.Module):
         """
         batch, _, h, w = features.shape
         unfolded = F.unfold(features, self.side, padding=self.side // 2).unflatten(2, (h, w))
-        cell = where.cells((h, w), batch, features.device).unsqueeze(1)
-        total = torch.zeros((), device=features.device)
-        for y, x in self._pairs(where, (h, w), batch, features.device):
-            read = gather_pixels(unfolded, torch.stack((y.pixel, x.pixel), -1))
-            parts = [read, torch.stack((y.delta, x.delta), -1), cell.expand(*read.shape[:2], 2)]
-            given = torch.cat([part.to(read.dtype) for part in parts[: 2 + self.cell_decode]], -1)
-            total = total + self.imnet(given) * (y.weight * x.weight).unsqueeze(-1)
-        return total
+        unfolded = unfolded.permute(0, 2, 3, 1)
+        cell = where.cells((h, w), batch, features.device).to(features.dtype)
+
+        def colors(y: Place, x: Place) -> Tensor:
+            total = torch.zeros((), device=features.device)
+            for low, left in self._pairs(y, x, (h, w)):
+                seen = read(unfolded, low.pixel, left.pixel)
+                shape = seen.shape[:-1]
+                delta = [corner.delta.to(seen.dtype).expand(shape).unsqueeze(-1) for corner in (low, left)]
+                cells = cell.view(batch, *(1,) * (len(shape) - 1), 2).expand(*shape, 2)
+                given = torch.cat([seen, *delta, *[cells] * self.cell_decode], -1)
+                total = total + self.imnet(given) * (low.weight * left.weight).unsqueeze(-1)
+            return total
+
+        return by_blocks(where, (h, w), batch, features.device, colors)
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve; see ``Decoder``."""
         return "LIIF computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
-    def _decode_points(self, hidden: Tensor, pairs: Sequence[Sequence[Corner]], cell: Tensor) -> Tensor:
-        """Colours (B, Q, 3) from the corners (y, x) of Q positions."""
-        by_channel = hidden.permute(0, 3, 1, 2)
-        total = torch.zeros((), device=hidden.device)
-        for y, x in pairs:
-            first = gather_pixels(by_channel, torch.stack((y.pixel, x.pixel), -1))
-            first = first + (self._share(y, 0) + self._share(x, 1) + cell).to(first.dtype)
-            total = total + self.imnet.layers[1:](first) * (y.weight * x.weight).unsqueeze(-1)
-        return total
-
-    def _decode_window(
-        self, hidden: Tensor, where: Pixels, cell: Tensor, progress: Progress | None
-    ) -> Tensor:
-        """Every pixel of a window, band by band: one table for the rows, one for the columns, no gathers."""
-        batch, h, w, _ = hidden.shape
-        (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS), where.cols.grown(LEAST_PIXELS)
-        across = [(x, self._share(x, 1)) for x in self._corners(*cols.on(w, hidden.device), w)]
-        dtype = torch.promote_types(hidden.dtype, torch.float32)
-        out = hidden.new_empty(batch, rows.size, cols.size, 3, dtype=dtype)
-        step = max(1, CHUNK // (cols.size * batch))
-        for start in range(0, rows.size, step):
-            stop = min(start + step, rows.size)
-            total = torch.zeros((), device=hidden.device)
-            for y in self._corners(*rows.part(start, stop).on(h, hidden.device), h):
-                share = self._share(y, 0).unsqueeze(1) + cell.view(batch, 1, 1, -1)
-                line = hidden.index_select(1, y.pixel) + share.to(hidden.dtype)
-                for x, table in across:
-                    first = line.index_select(2, x.pixel) + table.to(hidden.dtype)
-                    weight = y.weight.unsqueeze(1) * x.weight
-                    total = total + self.imnet.layers[1:](first) * weight.unsqueeze(-1)
-            out[:, start:stop] = total
-            if progress is not None:
-                progress(stop / rows.size)
-        height, width = where.size
-        return out[:, above : above + height, before : before + width].flatten(1, 2)
-
-    def _pairs(
-        self, where: Where, size: Size, batch: int, device: torch.device
-    ) -> list[tuple[Corner, Corner]]:
-        """Every combination (y, x) of the corners of a list of positions."""
-        points = as_points(where.on(size, device), batch)
-        rows, cols = (
-            self._corners(points.index[..., i], points.offset[..., i], n) for i, n in enumerate(size)
-        )
-        return [(y, x) for y in rows for x in cols]
+    def _pairs(self, y: Place, x: Place, size: Size) -> list[tuple[Corner, Corner]]:
+        """Every combination (y, x) of a block's corners."""
+        rows, cols = (self._corners(*place, n) for place, n in zip((y, x), size, strict=True))
+        return [(low, left) for low in rows for left in cols]
 
     def _corners(self, index: Tensor, offset: Tensor, n: int) -> Sequence[Corner]:
         if self.local_ensemble:

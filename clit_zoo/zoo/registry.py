@@ -49,17 +49,38 @@ class Entry:
         return embedded_folder(self.name)
 
 
-# The papers' models: every encoder with every decoder, in the papers' sizes. All three encoders put out 64
-# channels, so a model has its encoder's parameters and its decoder's.
+@dataclass(frozen=True)
+class System:
+    """A decoder's rows: with every encoder in the papers' sizes, and light.
+
+    Attributes:
+        title: as the papers call it.
+        decoder, parameters: its settings in the paper's size, and how many parameters they make.
+        light, light_parameters: the same behind the light encoder; None where there is no such row.
+        status: what the summary says of its numbers.
+    """
+
+    title: str
+    decoder: dict[str, Any]
+    parameters: int
+    light: dict[str, Any] | None = None
+    light_parameters: int = 0
+    status: str = "as in the paper"
+
+
+# All encoders put out 64 channels, so a model has its encoder's parameters and its decoder's.
 _ENCODERS = {
     "edsr": ("EDSR-baseline", 1_220_416),
     "rdn": ("RDN", 21_973_952),
     "swinir": ("SwinIR", 11_603_044),
 }
-_DECODERS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "lit": ("LIT", {"name": "clit", "stages": 1}, 5_328_651),
-    "clit": ("CLIT", {"name": "clit", "stages": 3}, 15_689_489),
-    "liif": ("LIIF", {"name": "liif"}, 346_883),
+_LIGHT_ENCODER = ({"name": "edsr", "blocks": 12}, 924_992)
+_LIGHT_MLP = [128, 64, 64, 64]
+_LIGHT_CLIT = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
+_SYSTEMS = {
+    "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
+    "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
+    "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
 }
 
 
@@ -67,17 +88,21 @@ def _rows() -> Iterator[Entry]:
     def row(name: str, encoder: dict[str, Any], decoder: dict[str, Any], parameters: int, says: str) -> Entry:
         return Entry(name, ModelConfig(name, encoder, decoder), parameters, says)
 
-    small = {"name": "edsr", "blocks": 12}
-    light = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": [128, 64, 64, 64]}
-    lit, clit = {**light, "stages": 1}, {**light, "stages": 3}
-    yield row("edsr-light-lit", small, lit, 1_163_847, "12-block EDSR with a 3×3 local implicit transformer")
-    yield row("edsr-light-clit", small, clit, 1_567_181, "edsr-light-lit as a cascade of three stages")
-    yield row("edsr-light-lit-photo", small, lit, 1_163_847, "edsr-light-lit for JPEGs, noise and blur")
-    for suffix, (decoder_title, decoder, decoder_size) in _DECODERS.items():
-        for encoder, (encoder_title, encoder_size) in _ENCODERS.items():
-            size = encoder_size + decoder_size
-            says = f"{encoder_title} with {decoder_title}, as in the paper"
-            yield row(f"{encoder}-{suffix}", {"name": encoder}, decoder, size, says)
+    encoder, size = _LIGHT_ENCODER
+    for suffix, system in _SYSTEMS.items():
+        if system.light is not None:
+            says = f"{system.title} of 64 channels behind a 12-block EDSR"
+            yield row(f"edsr-light-{suffix}", encoder, system.light, size + system.light_parameters, says)
+    lit = _SYSTEMS["lit"]
+    assert lit.light is not None
+    says = "edsr-light-lit for JPEGs, noise and blur"
+    yield row("edsr-light-lit-photo", encoder, lit.light, size + lit.light_parameters, says)
+    for suffix, system in _SYSTEMS.items():
+        for name, (title, encoder_size) in _ENCODERS.items():
+            says = f"{title} with {system.title}, {system.status}"
+            yield row(
+                f"{name}-{suffix}", {"name": name}, system.decoder, encoder_size + system.parameters, says
+            )
 
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _rows()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clit_zoo.decoders import build_decoder, liif
+from clit_zoo.decoders import build_decoder, positions
 from clit_zoo.geometry import Coords, Pixels, pixel_centres
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
@@ -120,7 +120,7 @@ def test_long_lists_of_positions_go_in_parts(monkeypatch):
     decoder, x = build(), features(5, 6)
     where = Coords(torch.rand(2, 700, 2, dtype=torch.float64) * 2 - 1, torch.full((2, 2), 0.1))
     whole = decoder.decode(decoder.prepare(x, x), where)
-    monkeypatch.setattr(liif, "CHUNK", 64)
+    monkeypatch.setattr(positions, "BLOCK", 64)
     told = []
     parts = decoder.decode(decoder.prepare(x, x), where, progress=told.append)
     torch.testing.assert_close(parts, whole)

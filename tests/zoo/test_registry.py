@@ -6,14 +6,15 @@ from clit_zoo.errors import ModelNotFoundError
 from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
-LIGHT = ["edsr-light-lit", "edsr-light-clit", "edsr-light-lit-photo"]
 ENCODERS = ["edsr", "rdn", "swinir"]
+SYSTEMS = ["lit", "clit", "liif"]
 
 
 def test_list():
-    names = registry.list_models()
-    assert names == [*LIGHT, *(f"{e}-{d}" for d in ("lit", "clit", "liif") for e in ENCODERS)]
-    assert registry.list_models("rdn-*") == ["rdn-lit", "rdn-clit", "rdn-liif"]
+    light = [f"edsr-light-{d}" for d in SYSTEMS]
+    names = [*light, "edsr-light-lit-photo", *(f"{e}-{d}" for d in SYSTEMS for e in ENCODERS)]
+    assert registry.list_models() == names
+    assert registry.list_models("rdn-*") == [f"rdn-{d}" for d in SYSTEMS]
     assert registry.list_models("*-CLIT") == ["edsr-light-clit", "edsr-clit", "rdn-clit", "swinir-clit"]
     assert registry.list_models("nothing*") == []
 
