@@ -7,6 +7,7 @@ how many windows there are, and agrees to rounding (6e-8 measured).
 
 import math
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise, product
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .decoders.base import Decoder, Progress
 from .encoders.base import Encoder
-from .geometry import Axis, Pixels
+from .geometry import Axis, Box, Coords, Pixels
 
 WHOLE_PIXELS = 1 << 20
 """A picture of at most so many pixels is one tile."""
@@ -49,6 +51,18 @@ class Part(NamedTuple):
     rows: slice
     cols: slice
     colors: Tensor
+
+
+class Glance(NamedTuple):
+    """Where one stage of a decoder looks for one position.
+
+    Attributes:
+        box: (left, top, right, bottom) in the picture's pixels; it may reach beyond the picture.
+        weights: (heads, K, K), rows from top to bottom, over the box; each head's sum to 1.
+    """
+
+    box: Box
+    weights: Tensor
 
 
 class Tiles:
@@ -95,6 +109,41 @@ class Tiles:
             colors = self.model.decode(self._encoded(i, j), part, progress=partly)
             yield Part(rows, cols, colors.unflatten(1, size))
             done += share
+
+    def attention(self, x: float, y: float, where: Pixels) -> list[Glance]:
+        """``View.attention`` at the scale of the whole picture ``where``."""
+        decoder: Any = self.model.decoder  # one that has ``attention``
+        middle, starts, sizes, parts = [], [], [], []
+        for axis, place, pixels in ((0, y, where.rows), (1, x, where.cols)):
+            # a tile's pixels are those nearest to it
+            tile = bisect_right(self.edges[axis], min(int(place), self.size[axis] - 1)) - 1
+            start, stop = self._around(tile, axis)
+            middle.append(tile)
+            starts.append(start)
+            sizes.append(stop - start)
+            parts.append(pixels.within(self.size[axis], start, stop))
+        maps = decoder.plan(*sizes, Pixels(*parts))
+        corner, size = torch.tensor(starts), torch.tensor(sizes)
+        coords = 2 * (torch.tensor([[[y, x]]], dtype=torch.float64) - corner) / size - 1
+        cell = torch.tensor([[part.cell(1) for part in parts]], dtype=torch.float64)
+        around = Coords(coords.to(self.model.device), cell.to(self.model.device), tuple(maps))
+        stages = decoder.attention(self._encoded(*middle).prepared, around)
+        found = []
+        for one, weights in zip(maps, stages, strict=True):
+            # the weights lie around the nearest feature pixel, which the position may be half a pixel off
+            pixel = size / torch.tensor(one)
+            centre = (around.on(one).index[0, 0].cpu() + 0.5) * pixel + corner
+            reach = weights.shape[-1] / 2 * pixel
+            (top, left), (bottom, right) = (centre - reach).tolist(), (centre + reach).tolist()
+            found.append(Glance((left, top, right, bottom), weights[0, 0].cpu()))
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded tiles that are held."""
+        with self._lock:
+            leaves = tree_leaves(list(self._kept.values()))
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
 
     def _encoded(self, i: int, j: int) -> Any:
         """Tile (i, j), encoded with its margin."""
