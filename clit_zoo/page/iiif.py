@@ -49,7 +49,7 @@ def identifier(text: str) -> tuple[str, float]:
     Raises:
         Refusal: it is none.
     """
-    found = re.fullmatch(r"([0-9a-f]{1,64})(?:@(\d{1,4}(?:\.\d{1,12})?))?", text)
+    found = re.fullmatch(r"([0-9a-f]{1,64})(?:@([0-9]{1,4}(?:\.[0-9]{1,12})?))?", text)
     if found is None:
         raise Refusal(404, "there is no such picture")
     scale = float(found[2] or 1)
@@ -75,7 +75,7 @@ def parse(parts: Sequence[str], canvas: Size) -> Ask:
         raise Refusal(400, f"the qualities are {', '.join(QUALITIES)}")
     if form not in FORMATS:
         raise Refusal(400, f"the formats are {', '.join(FORMATS)}")
-    turned = re.fullmatch(r"(!?)(\d{1,3}(?:\.\d{1,12})?)", rotation)
+    turned = re.fullmatch(r"(!?)([0-9]{1,3}(?:\.[0-9]{1,12})?)", rotation)
     if turned is None or float(turned[2]) > 360:
         raise Refusal(400, "a rotation is a number from 0 to 360, after ! to mirror")
     if float(turned[2]) % 90:
@@ -133,7 +133,7 @@ def _region(text: str, canvas: Size) -> Box:
         side = min(canvas)
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
-    number = r"(\d{1,9}(?:\.\d{1,20})?)" if text.startswith("pct:") else r"(\d{1,9})"
+    number = r"([0-9]{1,9}(?:\.[0-9]{1,20})?)" if text.startswith("pct:") else r"([0-9]{1,9})"
     found = re.fullmatch(",".join([number] * 4), text.removeprefix("pct:"))
     if found is None:
         raise Refusal(400, "a region is full, square, x,y,w,h in pixels or pct:x,y,w,h")
@@ -154,19 +154,19 @@ def _size(text: str, box: Box) -> Size:
     if asked == "max":
         factor = fits if larger else min(1.0, fits)
         return _rounded(high * factor, wide * factor, down=factor == fits)
-    if found := re.fullmatch(r"pct:(\d{1,9}(?:\.\d{1,20})?)", asked):
+    if found := re.fullmatch(r"pct:([0-9]{1,9}(?:\.[0-9]{1,20})?)", asked):
         size = _rounded(*(side * float(found[1]) / 100 for side in (high, wide)))
         if float(found[1]) == 0:
             raise Refusal(400, "the size is zero")
-    elif found := re.fullmatch(r"!(\d{1,9}),(\d{1,9})", asked):
+    elif found := re.fullmatch(r"!([0-9]{1,9}),([0-9]{1,9})", asked):
         factor = min(int(found[1]) / wide, int(found[2]) / high, fits)
         size = _rounded(high * factor, wide * factor) if larger or factor < 1 else (most_high, most_wide)
         size = min(size[0], int(found[2])), min(size[1], int(found[1]))
-    elif found := re.fullmatch(r"(\d{1,9}),(\d{1,9})", asked):
+    elif found := re.fullmatch(r"([0-9]{1,9}),([0-9]{1,9})", asked):
         size = int(found[2]), int(found[1])
-    elif found := re.fullmatch(r"(\d{1,9}),", asked):
+    elif found := re.fullmatch(r"([0-9]{1,9}),", asked):
         size = _rounded(high * int(found[1]) / wide, 0)[0], int(found[1])
-    elif found := re.fullmatch(r",(\d{1,9})", asked):
+    elif found := re.fullmatch(r",([0-9]{1,9})", asked):
         size = int(found[1]), _rounded(0, wide * int(found[1]) / high)[1]
     else:
         raise Refusal(400, "a size is max, pct:n, w,h or w, or ,h or !w,h, after ^ where it is larger")

@@ -57,7 +57,9 @@ def window(picture: Picture, view: View | None, box: Box, size: Size) -> Iterato
         for start in range(0, height, step):
             stop = min(start + step, height)
             first, last = (top + (bottom - top) * row / height for row in (start, stop))
-            last = min(last, bottom, first + stop - start)  # rounded up, it would ask for less than ×1
+            last = min(last, bottom)
+            while last - first > stop - start:  # by a rounding: it would ask for less than ×1
+                last = math.nextafter(last, first)
             yield view.render(size=(stop - start, width), box=(left, first, right, last))
 
 
