@@ -41,8 +41,8 @@ const tried = (work) => async (...given) => {
 
 async function refresh() {
   state.pictures = await api.pictures();
-  if (!state.pictures.some((one) => one.id === state.current?.id)) await show(state.pictures.at(-1) ?? null);
-  list();
+  if (!state.pictures.some((one) => one.id === state.current?.id)) show(state.pictures.at(-1) ?? null);
+  else list();
 }
 
 function list() {
@@ -54,7 +54,7 @@ function list() {
     pick.className = "pick";
     pick.setAttribute("aria-current", String(one.id === state.current?.id));
     pick.append(image, one.name, quiet(`${one.width}×${one.height}`));
-    pick.onclick = tried(async () => { await show(one); list(); });
+    pick.onclick = () => show(one);
     const close = button("×", tried(async () => { await api.close(one.id); await refresh(); }));
     close.className = "close";
     close.setAttribute("aria-label", `Close ${one.name}`);
@@ -63,8 +63,9 @@ function list() {
   }));
 }
 
-async function show(picture) {
+function show(picture) {
   state.current = picture;
+  list();
   state.attention = null;
   $("heads").classList.add("hidden");
   for (const id of ["save", "box", "look", "fit", "actual", "in", "out", "model", "other"]) $(id).disabled = !picture;
@@ -75,7 +76,7 @@ async function show(picture) {
   stage.box = null;
   document.querySelector("[name=part][value=box]").disabled = true;
   document.querySelector("[name=part][value=whole]").checked = true;
-  await inModels();
+  inModels();
 }
 
 // Show the current picture in the models chosen, encoding it first where need be.
@@ -118,19 +119,16 @@ const open = tried(async (files) => {
   for (const file of files) {
     say(`sending ${file.name}`);
     try {
-      added(await api.upload(file, (share) => { progress(share); if (share === 1) say(`reading ${file.name}`); }));
+      await added(await api.upload(file, (share) => { progress(share); if (share === 1) say(`reading ${file.name}`); }));
     } catch (error) { failures.push(error.message); }
     progress(null);
   }
-  await refresh();
   if (failures.length) say(failures.join(" "), true);
 });
 
 async function added(picture) {
-  state.current = null;
-  await refresh();
-  await show(state.pictures.find((one) => one.id === picture.id));
-  list();
+  state.pictures = await api.pictures();
+  show(state.pictures.find((one) => one.id === picture.id));
   if (picture.closed.length) say(`${picture.closed.join(", ")} was closed to make room.`);
 }
 
@@ -305,6 +303,6 @@ tried(async () => {
   for (const id of ["model", "other"]) {
     $(id).append(...state.models.map(({ name, summary }) => Object.assign(new Option(name, name), { title: summary })));
   }
-  await show(null);
+  show(null);
   await refresh();
 })();
