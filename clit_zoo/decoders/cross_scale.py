@@ -4,7 +4,7 @@ Every pixel looks for patches like its own in the map at half the size, and take
 map itself, which is twice as large there. Those 6x6 patches are laid at stride 2 on a canvas of twice the
 size, where overlaps add up, and a convolution of stride 2 brings the canvas back:
 
-    weights = softmax over l of 10 <key_l, query>,  canvas = sum of weights_l patch_l,  down(canvas) / 6
+    weights = softmax over l of 10 <key_l / |key_l|, query>,  down(sum over l of weights_l patch_l) / 6
 
 The convolution is linear, so here it goes over each patch before they are weighted: a patch of 36 pixels
 becomes the 4x4 of the result that it reaches, which is half the multiplications. Work and memory grow with
@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHARPNESS = 10.0
-"""Factor of the logits."""
+"""Length of the keys."""
 
 LEAST_NORM = 1e-4
-"""Keys are divided by their length, which counts as no less."""
+"""A key's own length counts as no less."""
 
 CHUNK = 1 << 24
 """Weights that exist at a time: 64 MB."""
@@ -117,13 +117,13 @@ class CrossScaleAttention(nn.Module):
         return F.unfold(self.conv_match_1(x), 3, padding=1).transpose(1, 2)
 
     def _keys(self, x: Tensor) -> Tensor:
-        """(B, 9 * C / 2, h * w / 4), of length 1."""
+        """(B, 9 * C / 2, h * w / 4), of length ``SHARPNESS``."""
         keys = F.unfold(self.conv_match_2(F.avg_pool2d(x, 2)), 3, padding=1)
-        return keys / keys.norm(dim=1, keepdim=True).clamp(min=LEAST_NORM)
+        return keys * (SHARPNESS / keys.norm(dim=1, keepdim=True).clamp(min=LEAST_NORM))
 
     def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
         """(B, queries, keys), whose sum over the keys is 1."""
-        return torch.softmax(SHARPNESS * (queries @ keys), -1)
+        return torch.softmax(queries @ keys, -1)
 
     def _reached(self, values: Tensor, rows: Sequence[Piece], cols: Sequence[Piece]) -> Tensor:
         """``down`` of each patch alone: (B, patches, C * rows * cols)."""
