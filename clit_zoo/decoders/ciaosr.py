@@ -24,7 +24,7 @@ from clit_kernels import Points
 from clit_kernels.position_bias import has_float64
 from clit_kernels.queries import gather_pixels, tap_offsets
 
-from ..geometry import Pixels, Size, Where
+from ..geometry import Frame, Pixels, Size, Where
 from .base import Normalisation, Progress
 from .corners import Neighbour, wide_corners
 from .cross_scale import CrossScaleAttention
@@ -45,13 +45,14 @@ PAIRS_FROM = 9 / 4
 class Prepared(NamedTuple):
     """``features`` (B, C, h, w): the encoder's map; ``similar`` (B, C, h, w): its non-local attention.
 
-    ``image`` (B, 3, h, w). ``keys``, ``values`` (B, h, w, D): the first layers' share of each feature pixel;
-    None where the formula itself computes.
+    ``image`` (B, 3, h, w); ``whole``: size of the picture that it may be a part of. ``keys``, ``values`` (B,
+    h, w, D): the first layers' share of each feature pixel; None where the formula itself computes.
     """
 
     features: Tensor
     similar: Tensor
     image: Tensor
+    whole: Size
     keys: Tensor | None = None
     values: Tensor | None = None
 
@@ -73,12 +74,13 @@ class CiaoSR(nn.Module):
     """
 
     normalisation = Normalisation((0.4488, 0.4371, 0.4040), 1.0)
+    framed = True
 
     def __init__(
         self, in_channels: int, *, hidden_dims: Sequence[int] = (256, 256, 256, 256), tile: int = 192
     ):
         super().__init__()
-        self.backend = "auto"
+        self.reach, self.backend = tile, "auto"
         self.channels, unfolded = in_channels, 9 * in_channels
 
         def mlp(fan_in: int, fan_out: int) -> MLP:
@@ -89,19 +91,20 @@ class CiaoSR(nn.Module):
         self.imnet_v = mlp(unfolded + in_channels + 4, unfolded + in_channels)
         self.cs_attn = CrossScaleAttention(in_channels, tile)
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The non-local attention and the first layers' share of the features; see ``Decoder``."""
-        literal = self.backend == "reference"
-        similar = self.cs_attn(features, literal=literal)
+        literal, whole = self.backend == "reference", (image.shape[2], image.shape[3])
+        similar = self.cs_attn(features, frame, literal=literal)
+        prepared = Prepared(features, similar, image, whole if frame is None else frame.whole)
         if literal:
-            return Prepared(features, similar, image)
+            return prepared
         unfolded = 9 * self.channels
         key, value = (mlp.linears()[0].weight for mlp in (self.imnet_k, self.imnet_v))
         kernel = torch.cat((key[:, :unfolded], value[:, :unfolded])).unflatten(1, (self.channels, 3, 3))
         keys, values = F.conv2d(features, kernel, padding=1).split((len(key), len(value)), 1)
         values = values + F.conv2d(similar, value[:, unfolded : unfolded + self.channels, None, None])
-        hidden = [x.permute(0, 2, 3, 1).contiguous() for x in (keys, values)]
-        return Prepared(features, similar, image, *hidden)
+        keys, values = (x.permute(0, 2, 3, 1).contiguous() for x in (keys, values))
+        return prepared._replace(keys=keys, values=values)
 
     def plan(self, h: int, w: int, where: Where) -> list[Size]:
         """One map: the encoder's; see ``Decoder``."""
@@ -109,7 +112,7 @@ class CiaoSR(nn.Module):
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
-        _, _, image, keys, values = prepared
+        _, _, image, whole, keys, values = prepared
         if keys is None or values is None:
             return self.reference(prepared, where)
         batch, size = len(image), (image.shape[2], image.shape[3])
@@ -121,7 +124,7 @@ class CiaoSR(nn.Module):
         )
 
         def colors(y: Place, x: Place) -> Tensor:
-            corners = self._corners(y, x, size, cells)
+            corners = self._corners(y, x, size, whole, cells)
             near: Near = Region(prepared, y, x, paired) if y.index.dim() == 3 else Near(prepared, y, x)
             logits, last = [], self.imnet_k.linears()[-1]
             for corner in corners:
@@ -141,13 +144,13 @@ class CiaoSR(nn.Module):
         """The formula as the paper states it: each position's whole inputs through the whole MLPs.
 
         Args:
-            prepared: its first three maps are read, in float64 for a truth to test against.
+            prepared: what ``prepare`` returned, in float64 for a truth to test against; no share is read.
             where: as for ``decode``.
 
         Returns:
             (B, Q, 3), as ``decode`` gives.
         """
-        features, similar, image = prepared[:3]
+        features, similar, image, whole = prepared[:4]
         batch, size = len(image), (image.shape[2], image.shape[3])
         unfolded = F.unfold(features, 3, padding=1).unflatten(2, size)
         seen, count = torch.cat((unfolded, similar), 1).permute(0, 2, 3, 1), unfolded.shape[1]
@@ -155,7 +158,7 @@ class CiaoSR(nn.Module):
 
         def colors(y: Place, x: Place) -> Tensor:
             query, logits, values = read(seen, y.index, x.index)[..., :count], [], []
-            for corner in self._corners(y, x, size, cells):
+            for corner in self._corners(y, x, size, whole, cells):
                 value = read(seen, corner.y.pixel, corner.x.pixel)
                 key, shape = value[..., :count], value.shape[:-1]
                 delta = [side.delta.to(value.dtype).expand(shape).unsqueeze(-1) for side in corner]
@@ -172,12 +175,12 @@ class CiaoSR(nn.Module):
         """Why ``backend`` cannot serve; see ``Decoder``."""
         return "CiaoSR computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
-    def _corners(self, y: Place, x: Place, size: Size, cells: Tensor) -> list[Corner]:
+    def _corners(self, y: Place, x: Place, size: Size, whole: Size, cells: Tensor) -> list[Corner]:
         """The four around a block's positions."""
         sides = []
-        for axis, (place, n) in enumerate(zip((y, x), size, strict=True)):
+        for axis, place in enumerate((y, x)):
             cell = cells[0, axis] if place.index.dim() == 3 else cells[:, axis : axis + 1]
-            sides.append(wide_corners(*place, n, cell, n))
+            sides.append(wide_corners(*place, size[axis], cell, whole[axis]))
         return [Corner(low, left) for low in sides[0] for left in sides[1]]
 
     def _first(self, mlp: MLP, hidden: Tensor, cells: Tensor, corner: Corner) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..geometry import Frame
+
 SHARPNESS = 10.0
 """Length of the keys."""
 
@@ -64,19 +66,31 @@ class CrossScaleAttention(nn.Module):
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.PReLU())
         self.down = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, features: Tensor, *, literal: bool = False) -> Tensor:
-        """Map (B, C, h, w) -> (B, C, h, w), any h, w >= 1; ``literal`` builds the canvas, as the paper."""
+    def forward(self, features: Tensor, frame: Frame | None = None, *, literal: bool = False) -> Tensor:
+        """The map of what is similar.
+
+        Args:
+            features: (B, C, h, w), any h, w >= 1.
+            frame: where it lies in a larger map, whose tiles are taken: what lies within ``tile`` of the end
+                of this part is then left incomplete.
+            literal: build the canvas, as the paper.
+
+        Returns:
+            (B, C, h, w).
+        """
         h, w = features.shape[-2:]
+        frame = Frame(0, 0, (h, w)) if frame is None else frame
         attend = self._by_canvas if literal else self._attend
-        rows, cols = (spans(n, self.tile) for n in (h, w))
-        if len(rows) == len(cols) == 1:
+        if max(frame.whole) <= self.tile:
             return attend(features)
         total, count = torch.zeros_like(features), features.new_zeros(h, w)
-        for top, bottom in rows:
-            for left, right in cols:
-                total[:, :, top:bottom, left:right] += attend(features[:, :, top:bottom, left:right])
+        for top, bottom in spans(frame.whole[0], self.tile, frame.top, h):
+            for left, right in spans(frame.whole[1], self.tile, frame.left, w):
+                total[:, :, top:bottom, left:right] += attend(
+                    features[:, :, top:bottom, left:right].contiguous()
+                )
                 count[top:bottom, left:right] += 1
-        return total / count
+        return total / count.clamp(min=1)
 
     def _attend(self, x: Tensor) -> Tensor:
         """One tile, by query rows, the convolution first."""
@@ -137,12 +151,14 @@ class CrossScaleAttention(nn.Module):
         return torch.stack(found, 2).flatten(1, 2).transpose(1, 2)
 
 
-def spans(n: int, tile: int) -> list[tuple[int, int]]:
-    """Tiles along n pixels, as (start, stop): they overlap by a sixth or more, and the last ends at n."""
-    if n <= tile:
-        return [(0, n)]
-    starts = [*range(0, n - tile, tile - tile // 6), n - tile]
-    return [(start, start + tile) for start in starts]
+def spans(n: int, tile: int, start: int, size: int) -> list[tuple[int, int]]:
+    """Tiles along n pixels that lie within ``size`` of them from ``start``, counted from there.
+
+    They overlap by a sixth or more, and the last ends at n.
+    """
+    tile = min(n, tile)
+    firsts = [*range(0, n - tile, max(tile - tile // 6, 1)), n - tile]
+    return [(i - start, i - start + tile) for i in firsts if start <= i and i + tile <= start + size]
 
 
 def to_even(x: Tensor) -> Tensor:
