@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 from PIL import ImageColor
@@ -21,6 +22,7 @@ from ...errors import ImageError
 from ...geometry import Size
 from ...imaging.formats import OUTPUTS, by_suffix, output_format
 from ...model import SuperResolver
+from ...page.static import check_address, write_static
 from ...zoo import hub, registry
 from ...zoo.config import ModelConfig
 from ...zoo.folder import CONFIG_FILE
@@ -121,6 +123,11 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP; WebP at 100 is lossless.  [default: 95]"
 )
+@click.option(
+    "--iiif",
+    metavar="URL",
+    help="Write folders of tiles for web servers; URL is where -o will be.",
+)
 @click.option("--flatten", type=Colour(), help="Lay transparent pictures on white, #202020 …")
 @click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
@@ -145,6 +152,7 @@ def command(
     backend: str,
     format: str | None,
     quality: int | None,
+    iiif: str | None,
     flatten: str | None,
     suffix: str | None,
     skip_existing: bool,
@@ -176,6 +184,12 @@ def command(
     if (scale, width, height, size) == (None, None, None, None):
         scale = DEFAULT_SCALE
 
+    if iiif is not None:
+        others = {"format": format, "quality": quality, "fill": fill, "overwrite": overwrite}
+        if given := [name for name, value in others.items() if value]:
+            raise click.UsageError(f"Give one of --iiif and --{given[0]}.")
+        iiif = check_address(iiif)
+
     started = time.monotonic()
     warnings.filterwarnings("ignore", module="PIL")  # remarks on odd metadata; ours say what matters
     single = _is_single_file(inputs, out, format)
@@ -185,7 +199,7 @@ def command(
         list(find_inputs(inputs, recursive, out)),
         name,
         sizing,
-        Naming(out, single, suffix, format),
+        Naming(out, single, suffix, format, tiled=iiif is not None),
         flatten=flatten is not None,
         skip_existing=skip_existing,
         overwrite=overwrite,
@@ -201,7 +215,7 @@ def command(
         elif planned:
             names = dict.fromkeys(job.model for job in planned)
             models = {name: load(model or name, device, dtype, backend, strength) for name in names}
-            _enlarge_all(planned, Enlarging(models, sizing, quality, flatten, overwrite), report)
+            _enlarge_all(planned, Enlarging(models, sizing, quality, flatten, overwrite, iiif, out), report)
     finally:  # after an interruption too, what has been done is told
         report.end()
     return int(any(job.status == "failed" for job in jobs))
@@ -216,6 +230,8 @@ class Enlarging:
     quality: int | None
     flatten: str | None
     overwrite: bool
+    iiif: str | None
+    out: Path | None
 
     def __call__(self, job: Job, progress: Callable[[float], None]) -> None:
         """Enlarge one picture from file to file."""
@@ -226,6 +242,11 @@ class Enlarging:
         assert job.output_size is not None
         if self.flatten is not None:
             picture = imaging.flattened(picture, self.flatten)
+        if self.iiif is not None:
+            place = job.target.relative_to(self.out or job.target.parent).as_posix()
+            address, model = f"{self.iiif}/{quote(place)}", self.models[job.model]
+            write_static(picture, model, job.output_size, job.target, address, progress=progress)
+            return
         imaging.check_output(job.format, job.output_size, alpha=picture.alpha is not None, bits=picture.bits)
         if job.output_size != job.input_size or job.box is not None:  # ×1 is the picture as it is
             model = self.models[job.model]
