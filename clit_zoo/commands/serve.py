@@ -54,10 +54,4 @@ def command(
         except OSError as error:
             raise ClitZooError(f"{path} cannot be read: {error.strerror}") from error
 
-    def tell(address: str) -> None:
-        click.echo(f"The page is at {address} (Ctrl-C ends it)")
-
-    try:
-        serve(pictures, models, host=host, port=port, tell=tell, browser=not no_browser)
-    except KeyboardInterrupt:  # how a person ends it
-        click.echo("Stopped.")
+    serve(pictures, models, host=host, port=port, say=click.echo, browser=not no_browser)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -39,6 +40,11 @@ MAX_BODY = 1 << 16
 UPLOAD_PAUSE = 30.0
 """Seconds without a byte after which an upload is given up."""
 
+WORKERS = ("resize", "encode", "decode", "read", "write")
+
+END_SECONDS = 1.0
+"""That computations have for their last step when the server stops."""
+
 CACHED_BYTES = 128 << 20
 """Of answers that are kept."""
 
@@ -57,17 +63,24 @@ class Page:
 
     def __init__(self, pictures: Pictures, models: Models, folder: Path):
         self.pictures, self.models, self.folder = pictures, models, folder
-        # what needs no model must not wait for one, nor one picture's tiles for another one's encoding
-        self.resizing, self.encoding, self.decoding = (Worker(n) for n in ("resize", "encode", "decode"))
+        # What needs no model must not wait for one, nor one picture's tiles for another one's encoding. Files
+        # are read and written one at a time, as each may take a gigabyte, and by no executor's threads, for
+        # which an end would wait.
+        self.workers = [Worker(name) for name in WORKERS]
+        self.resizing, self.encoding, self.decoding, self.reading, self.writing = self.workers
         self.views = Views(models, self.encoding)
         self.answers = Answers(CACHED_BYTES)
-        self.saves = Saves(self.views, self.decoding, folder)
-        self.reading = asyncio.Semaphore(1)  # one file at a time: each may take a gigabyte
+        self.saves = Saves(self.views, self.decoding, self.writing, folder)
 
     def stop(self) -> None:
-        """End what is under way."""
-        for worker in (self.resizing, self.encoding, self.decoding):
+        """End what is under way, as far as it ends within a second."""
+        for opened in self.pictures:
+            opened.closed = True  # ends its encoding at the next layer
+        for worker in self.workers:
             worker.stop()
+        end = time.monotonic() + END_SECONDS
+        for worker in self.workers:
+            worker.join(max(0.0, end - time.monotonic()))
 
     def forget(self, opened: Opened) -> None:
         """Let go of all that belongs to a closed picture."""
@@ -274,8 +287,7 @@ async def _example(request: Request) -> Response:
 
 
 async def _open(page: Page, path: Path, name: str) -> Response:
-    async with page.reading:
-        opened, closed = await asyncio.to_thread(page.pictures.add, path, name)
+    opened, closed = await asyncio.wrap_future(page.reading.run("", lambda: page.pictures.add(path, name)))
     for one in closed:
         page.forget(one)
     return JSONResponse({**page.described(opened), "closed": [one.name for one in closed]}, 201)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .. import imaging
 from ..errors import ClitZooError
 from ..geometry import MAX_SCALE, Box, Size
 from ..imaging import Picture
-from ..imaging.formats import output_format
+from ..imaging.formats import OUTPUTS, output_format
 from ..model import View
 from .iiif import canvas_size
 from .pictures import Opened, Views
@@ -99,7 +100,9 @@ class Wish:
                 f"{size[1]}x{size[0]} is {math.prod(size) / 1e6:.0f} million pixels, more than the page's "
                 f"{MAX_PIXELS / 1e6:.0f} million; take a smaller scale or a part, or use clit-zoo upscale",
             )
-        form = output_format(str(body.get("format", "png"))[:20]).name
+        form = body.get("format", "png")
+        if not isinstance(form, str) or form not in OUTPUTS:
+            raise Refusal(400, f"the formats are {', '.join(OUTPUTS)}")
         quality = None if body.get("quality") is None else int(_number(body["quality"], "quality", 1, 100))
         imaging.check_output(form, size, bits=opened.picture.bits)
         model = str(body.get("model", opened.model))
@@ -143,12 +146,12 @@ class Saves:
 
     Args:
         views: of the pictures.
-        worker: decodes.
+        decoding, writing: compute it and write it.
         folder: where their files lie until they are fetched.
     """
 
-    def __init__(self, views: Views, worker: Worker, folder: Path):
-        self._views, self._worker, self._folder = views, worker, folder
+    def __init__(self, views: Views, decoding: Worker, writing: Worker, folder: Path):
+        self._views, self._decoding, self._writing, self._folder = views, decoding, writing, folder
         self._saves: dict[str, Save] = {}
 
     def start(self, opened: Opened, wish: Wish) -> Save:
@@ -192,13 +195,12 @@ class Saves:
     async def _run(self, save: Save, view: "asyncio.Future[View | None]") -> None:
         try:
             steps = _enlarged(save, await asyncio.shield(view))
-            picture = await asyncio.wrap_future(self._worker.submit(save.id, steps))
+            picture = await asyncio.wrap_future(self._decoding.submit(save.id, steps))
             save.state = "writing"
             flatten = "white" if save.wish.format == "jpeg" and picture.alpha is not None else None
             wish = save.wish
-            notices = await asyncio.to_thread(
-                imaging.write, picture, save.path, wish.format, wish.quality, flatten
-            )
+            write = partial(imaging.write, picture, save.path, wish.format, wish.quality, flatten)
+            notices = await asyncio.wrap_future(self._writing.run(save.id, write))
             save.notices = tuple(notices) + (("transparency was laid on white",) if flatten else ())
             save.state, save.progress = "done", 1.0
         except asyncio.CancelledError:

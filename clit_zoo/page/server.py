@@ -1,16 +1,19 @@
 """uvicorn on a socket of ours: which port, who may ask, and an end without delay."""
 
 import errno
+import os
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
 from ..errors import ClitZooError
-from .app import create_app
+from .app import WORKERS, create_app
 from .guard import loopback
 from .pictures import Models, Pictures
 
@@ -26,7 +29,7 @@ def serve(
     *,
     host: str,
     port: int | None,
-    tell: Callable[[str], None],
+    say: Callable[[str], None],
     browser: bool,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM.
@@ -35,7 +38,7 @@ def serve(
         pictures, models: as ``create_app`` takes them.
         host: address to listen on; from any other than this machine's own, a token is asked for.
         port: to listen on.
-        tell: takes the page's address when requests can be served.
+        say: tells a person: the page's address when requests can be served, and its end.
         browser: open the page in the person's browser.
 
     Raises:
@@ -48,28 +51,45 @@ def serve(
     address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
 
     def started() -> None:
-        tell(address)
+        say(f"The page is at {address} (Ctrl-C ends it)")
         if browser:
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
 
     hosts = None if token else ["127.0.0.1", "localhost", "::1", host]
     app = create_app(pictures, models, hosts=hosts, token=token, on_start=started)
-    config = uvicorn.Config(
+    code: Any = 0
+    try:
+        with listening:
+            uvicorn.Server(configured(app)).run([listening])
+    except KeyboardInterrupt:  # how a person ends it
+        pass
+    except SystemExit as stop:  # SIGTERM
+        code = stop.code
+    say("Stopped.")
+    if any(thread.name in WORKERS for thread in threading.enumerate()):
+        # in a computation that nothing interrupts: torch would abort while the interpreter ends around it
+        sys.stdout.flush()
+        os._exit(code)
+    if code:
+        raise SystemExit(code)
+
+
+def configured(app: Any) -> uvicorn.Config:
+    """How uvicorn runs the page."""
+    return uvicorn.Config(
         app,
         access_log=False,
         log_level="critical",
         lifespan="on",
         ws="none",
+        http="h11",
         proxy_headers=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=0,
         h11_max_incomplete_event_size=1 << 15,
-        http="h11",
     )
-    with listening:
-        uvicorn.Server(config).run([listening])
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

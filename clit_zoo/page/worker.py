@@ -3,7 +3,7 @@
 import threading
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -64,6 +64,19 @@ class Worker:
     def __len__(self) -> int:
         with self._changed:
             return sum(len(tasks) for tasks in self._waiting.values())
+
+    def run(self, client: str, work: Callable[[], Any]) -> Future:
+        """The future of a task of one step."""
+
+        def steps() -> Iterator[Any]:
+            return work()
+            yield
+
+        return self.submit(client, steps())
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the step under way, after ``stop``."""
+        self._thread.join(seconds)
 
     def stop(self) -> None:
         """Refuse what waits and end after the step under way."""

@@ -266,12 +266,10 @@ def plan(
 
 def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
     header = probe(item.path)
-    job.place(sizing, header.height, header.width)
+    size = (header.height, header.width)
+    job.place(sizing, *size)
     assert job.output_size is not None
-    job.notices, label = (
-        sizing.notices(header.height, header.width),
-        sizing.label(header.height, header.width),
-    )
+    job.notices, label = sizing.notices(*size), sizing.label(*size)
     if naming.tiled:
         job.format, job.target = "iiif", naming.target(item, label, job.model, "")
         return
