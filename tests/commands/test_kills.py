@@ -120,7 +120,8 @@ def test_a_killed_shard(campaign, save, tiny_model, tmp_path):
         shutil.rmtree(tmp_path / "out")
         shards = [[*whole.words, "--shard", f"{shard}/2"] for shard in range(2)]
         assert whole.run(words=shards[1])[0] == 0
-        whole.run("SIGKILL", share, shards[0])
+        code, _ = whole.run("SIGKILL", share, shards[0])
+        campaign.seen["run through before" if code == 0 else "killed by SIGKILL"] += 1
         assert expected.items() >= found(tmp_path / "out").items()
         assert whole.run(words=shards[0])[0] == 0 and found(tmp_path / "out") == expected
 
