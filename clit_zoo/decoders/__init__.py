@@ -10,10 +10,11 @@
 from typing import Any
 
 from .base import Decoder
+from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
 
-DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF}
+DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF, "ciaosr": CiaoSR}
 
 
 def build_decoder(name: str, in_channels: int, **settings: Any) -> Decoder:

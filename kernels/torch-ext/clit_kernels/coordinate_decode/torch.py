@@ -17,7 +17,7 @@ from ..grouping import crop, group_axis, windows
 from ..no_autocast import no_autocast
 from ..orders import takes_hoisted
 from ..queries import Points, Raster, as_points, gather_pixels, tap_offsets
-from ..raster_taps import scale
+from ..raster_taps import project
 
 
 class MLP(NamedTuple):
@@ -120,8 +120,8 @@ def raster_direct(weights: Tensor, v: Tensor, mlp: MLP) -> Tensor:
     """First layer (B, Q, D) of a raster in the direct order, from weights (K*K, B, M, h, w, H)."""
     h, w = v.shape[-2:]
     radius = (int(weights.shape[0] ** 0.5) - 1) // 2
-    scaled = scale(weights, crop(v, -radius, h + radius, -radius, w + radius))
-    return F.linear(scaled.flatten(-2), mlp.direct).flatten(1, 3)
+    padded = crop(v, -radius, h + radius, -radius, w + radius)
+    return project(weights, padded, mlp.direct).flatten(1, 3)
 
 
 def raster_hoists(raster: Raster, v: Tensor, heads: int, order: str | None) -> bool:
