@@ -306,9 +306,9 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
     if form is None and (several or not out.suffix):
         return False
     if form is None or form.output is None:
-        folder = f"; for a folder give {out}/" if form is None else ""
+        as_folder = f"; for a folder give {out}/" if form is None else ""
         known = ", ".join(OUTPUTS)
-        raise click.UsageError(f"cannot write {out.suffix.lower()}: the formats are {known}{folder}.")
+        raise click.UsageError(f"cannot write {out.suffix.lower()}: the formats are {known}{as_folder}.")
     if several:
         raise click.UsageError(f"-o {out} is one file, and there are several inputs: give a folder.")
     if format is not None and output_format(format) is not form:
