@@ -50,7 +50,7 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
     "--output",
     "out",
     metavar="FILE|FOLDER",
-    type=click.Path(readable=False, path_type=Path),
+    type=click.Path(readable=False),  # a Path would lose the slash at its end
     help="A folder, made if need be; or, for one input, a file.  [default: beside each input]",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
@@ -103,7 +103,7 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option("--dry-run", is_flag=True, help="Show names, sizes and memory, and compute nothing.")
 def command(
     inputs: tuple[Path, ...],
-    out: Path | None,
+    out: str | None,
     recursive: bool,
     model: str | None,
     strength: float | None,
@@ -156,11 +156,12 @@ def command(
     single = _is_single_file(inputs, out, format)
     sizing = Sizing(scale, width, height, size, "fit" if fit else "fill" if fill else "stretch")
     name = _model_name(model) if strength is None else name_at(strength)
+    place = None if out is None else Path(out)
     jobs = plan(
-        list(find_inputs(inputs, recursive, out)),
+        list(find_inputs(inputs, recursive, place)),
         name,
         sizing,
-        Naming(out, single, suffix, format),
+        Naming(place, single, suffix, format),
         flatten=flatten is not None,
         skip_existing=skip_existing,
         overwrite=overwrite,
@@ -285,7 +286,7 @@ def _enlarge_all(
             finished(job)
 
 
-def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | None) -> bool:
+def _is_single_file(inputs: tuple[Path, ...], out: str | None, format: str | None) -> bool:
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
     folders = [path for path in inputs if os.path.isdir(path)]
     if out is None:
@@ -297,18 +298,20 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
             raise click.UsageError(
                 f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
             )
-    if os.path.isdir(out) or str(out).endswith(("/", "\\")):
+    if os.path.isdir(out) or out.endswith(("/", os.sep)):
         return False
     form = by_suffix(out)
     several = folders or len(inputs) > 1
     if form is None and os.path.lexists(out):
         raise click.UsageError(f"-o {out} is a file that is no picture: give a folder.")
-    if form is None and (several or not out.suffix):
+    if form is None and (several or not Path(out).suffix):
         return False
     if form is None or form.output is None:
         as_folder = f"; for a folder give {out}/" if form is None else ""
         known = ", ".join(OUTPUTS)
-        raise click.UsageError(f"cannot write {out.suffix.lower()}: the formats are {known}{as_folder}.")
+        raise click.UsageError(
+            f"cannot write {Path(out).suffix.lower()}: the formats are {known}{as_folder}."
+        )
     if several:
         raise click.UsageError(f"-o {out} is one file, and there are several inputs: give a folder.")
     if format is not None and output_format(format) is not form:
