@@ -15,6 +15,15 @@ SMALL = {
     "clit": {"name": "clit", "dim": 16, "heads": 2, "radius": 2, "stages": 3, "hidden_dims": [24, 16]},
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
+    "msit": {
+        "name": "msit",
+        "dim": 8,
+        "heads": 2,
+        "radius": 1,
+        "kernels": 2,
+        "query_kernels": 2,
+        "hidden_dims": [24],
+    },
 }
 SCALES = [1, 1.3, 2, 3.7, 6, 12, (2.5, 5.3)]
 H, W = 38, 51
@@ -25,8 +34,9 @@ def small(name: str) -> SuperResolver:
     config = ModelConfig("small", {"name": "edsr", "channels": 8, "blocks": 1}, SMALL[name])
     model = SuperResolver(config).eval()
     with torch.no_grad():
-        for p in model.decoder.parameters():
-            p.mul_(2)  # so that no part is lost beside the image
+        for part, p in model.decoder.named_parameters():
+            if not hasattr(model.decoder, "amsno") or "imnet" in part:  # MSIT's trunk begins large
+                p.mul_(2)  # so that no part is lost beside the image
     return model
 
 
