@@ -10,11 +10,17 @@
 from typing import Any
 
 from .base import Decoder
+from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
 from .msit import MSIT
 
-DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF, "msit": MSIT}
+DECODERS: dict[str, Any] = {
+    "clit": CLIT,
+    "liif": LIIF,
+    "ciaosr": CiaoSR,
+    "msit": MSIT,
+}
 
 
 def build_decoder(name: str, in_channels: int, **settings: Any) -> Decoder:

@@ -84,16 +84,17 @@ class BandedMap:
     def _project(self, top: int, bottom: int) -> Tensor:
         """Rows [top, bottom) of all maps, (B, parts * C, rows, width)."""
         (h, w), left, right = self.size, self.left, self.left + self.width
+        base = self.base.permute(0, 2, 3, 1)
         up, down = _spread(top, bottom, h, self.least // self.width + 1)
         start, stop, first, last = max(up - 1, 0), min(down + 1, h), max(left - 1, 0), min(right + 1, w)
         if self.size == tuple(self.base.shape[-2:]):
-            part = self.base[:, :, start:stop, first:last]
+            part = base[:, start:stop, first:last]
         else:
-            device = self.base.device
-            rows = Axis.whole(h).part(start, stop).on(self.base.shape[2], device)
-            cols = Axis.whole(w).part(first, last).on(self.base.shape[3], device)
-            part = resample_axis(resample_axis(self.base, 2, *rows, "zeros"), 3, *cols, "zeros")
-        part = F.pad(part, (first - (left - 1), (right + 1) - last, start - (up - 1), (down + 1) - stop))
+            rows = Axis.whole(h).part(start, stop).on(base.shape[1], base.device)
+            cols = Axis.whole(w).part(first, last).on(base.shape[2], base.device)
+            part = resample_axis(resample_axis(base, 1, *rows, "zeros"), 2, *cols, "zeros")
+        edges = (first - (left - 1), (right + 1) - last, start - (up - 1), (down + 1) - stop)
+        part = F.pad(part, (0, 0, *edges)).permute(0, 3, 1, 2)  # as convolutions are fastest
         return F.conv2d(part, self.weight, self.bias)[:, :, top - up : bottom - up]
 
 

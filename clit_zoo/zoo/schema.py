@@ -162,6 +162,14 @@ DECODERS: dict[str, Part] = {
             "cell_decode": Bool(True),
         },
     ),
+    "ciaosr": Part(
+        'Cao et al., "CiaoSR: Continuous Implicit Attention-in-Attention Network for Arbitrary-Scale Image '
+        'Super-Resolution", CVPR 2023 (arXiv:2212.04362)',
+        {
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "tile": Number(192, 16, 1024),
+        },
+    ),
     "msit": Part(
         'Zhu et al., "Multi-Scale Implicit Transformer with Re-parameterize for Arbitrary-Scale '
         'Super-Resolution", 2024 (arXiv:2403.06536)',
