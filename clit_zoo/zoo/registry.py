@@ -7,7 +7,7 @@ and ``status`` says so. To publish a model, fill in its ``repo_id``, ``revision`
 import difflib
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,7 @@ class System:
         title: as the papers call it.
         decoder, parameters: its settings in the paper's size, and how many parameters they make.
         light, light_parameters: the same behind the light encoder; None where there is no such row.
+        encoders: those that it has otherwise: their settings, and the parameters of the whole model.
         status: what the summary says of its numbers.
     """
 
@@ -65,10 +66,11 @@ class System:
     parameters: int
     light: dict[str, Any] | None = None
     light_parameters: int = 0
+    encoders: dict[str, tuple[dict[str, Any], int]] = field(default_factory=dict)
     status: str = "as in the paper"
 
 
-# All encoders put out 64 channels, so a model has its encoder's parameters and its decoder's.
+# These put out 64 channels, so a model has its encoder's parameters and its decoder's.
 _ENCODERS = {
     "edsr": ("EDSR-baseline", 1_220_416),
     "rdn": ("RDN", 21_973_952),
@@ -81,6 +83,15 @@ _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
+    "ciaosr": System(
+        "CiaoSR",
+        {"name": "ciaosr"},
+        1_428_614,
+        # the non-local part then looks as far as in training's patches of 48x48
+        {"name": "ciaosr", "hidden_dims": [64, 64, 64], "tile": 48},
+        268_934,
+        {"swinir": ({"out_channels": 0}, 14_667_218)},
+    ),
 }
 
 
@@ -99,10 +110,9 @@ def _rows() -> Iterator[Entry]:
     yield row("edsr-light-lit-photo", encoder, lit.light, size + lit.light_parameters, says)
     for suffix, system in _SYSTEMS.items():
         for name, (title, encoder_size) in _ENCODERS.items():
+            settings, size = system.encoders.get(name, ({}, encoder_size + system.parameters))
             says = f"{title} with {system.title}, {system.status}"
-            yield row(
-                f"{name}-{suffix}", {"name": name}, system.decoder, encoder_size + system.parameters, says
-            )
+            yield row(f"{name}-{suffix}", {"name": name, **settings}, system.decoder, size, says)
 
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _rows()}
