@@ -133,7 +133,7 @@ ENCODERS: dict[str, Part] = {
             # Each block has an index of window⁴ entries beside its parameters: 75 MB of them at most.
             "window": Number(8, 2, 16),
             "mlp_ratio": Number(2.0, 0.5, 8.0),
-            "out_channels": Number(64, 1, 512),
+            "out_channels": Number(64, 0, 512),
         },
         _rule_swinir,
     ),

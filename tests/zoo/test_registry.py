@@ -7,7 +7,7 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "msit"]
+SYSTEMS = ["lit", "clit", "liif", "msit", "ciaosr"]
 
 
 def test_list():
@@ -26,9 +26,11 @@ def test_paper_settings(encoder):
         ("lit", {"name": "clit", "stages": 1}),
         ("clit", {"name": "clit", "stages": 3}),
         ("liif", {"name": "liif"}),
+        ("ciaosr", {"name": "ciaosr"}),
     ):
         name = f"{encoder}-{suffix}"
-        assert registry.get(name).config == ModelConfig(name, {"name": encoder}, decoder)
+        bare = {"out_channels": 0} if name == "swinir-ciaosr" else {}
+        assert registry.get(name).config == ModelConfig(name, {"name": encoder, **bare}, decoder)
 
 
 def test_every_row_is_named_after_its_model():
