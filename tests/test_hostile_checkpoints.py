@@ -12,12 +12,12 @@ import torch
 from hypothesis import strategies as st
 from mutants import NUMBERS, mutant, mutants
 from safetensors.torch import load_file
-from test_convert import checkpoint, liif_checkpoint
+from test_convert import checkpoint, liif_checkpoint, lte_checkpoint
 
 from clit_zoo.convert import convert_checkpoint
 from clit_zoo.errors import ClitZooError
 
-SOUND = {"clit": checkpoint, "liif": liif_checkpoint}
+SOUND = {"clit": checkpoint, "liif": liif_checkpoint, "lte": lte_checkpoint}
 
 
 class Runs:

@@ -77,10 +77,13 @@ _ENCODERS = {
 _LIGHT_ENCODER = ({"name": "edsr", "blocks": 12}, 924_992)
 _LIGHT_MLP = [128, 64, 64, 64]
 _LIGHT_CLIT = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
+_LIGHT_LTE = {"name": "lte", "dim": 128, "hidden_dims": [64, 64, 64]}
 _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
+    "lte": System("LTE", {"name": "lte"}, 493_827, _LIGHT_LTE, 164_611),
+    "lte-plus": System("LTE+", {"name": "lte", "plus": True}, 493_827),
 }
 
 

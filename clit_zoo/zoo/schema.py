@@ -102,6 +102,11 @@ def _rule_clit(s: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.heads ({s['heads']}).")
 
 
+def _rule_lte(s: dict[str, Any], where: str) -> None:
+    if s["dim"] % 2:
+        raise ConfigError(f"{where}.dim ({s['dim']}) must be even: every wave has a cosine and a sine.")
+
+
 ENCODERS: dict[str, Part] = {
     "edsr": Part(
         'Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017',
@@ -153,6 +158,17 @@ DECODERS: dict[str, Part] = {
             "local_ensemble": Bool(True),
             "cell_decode": Bool(True),
         },
+    ),
+    "lte": Part(
+        'Lee and Jin, "Local Texture Estimator for Implicit Representation Function", CVPR 2022 '
+        "(arXiv:2111.08918)",
+        {
+            "dim": Number(256, 2, 1024),
+            "hidden_dims": Numbers((256,) * 3, (1, 8), 8, 2048),
+            "plus": Bool(False),
+            "max_scale_cell": Number(4.0, 1.0, 1000.0),
+        },
+        _rule_lte,
     ),
 }
 

@@ -7,11 +7,12 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif"]
+SYSTEMS = ["lit", "clit", "liif", "lte", "lte-plus"]
+NOT_LIGHT = {"lte-plus"}
 
 
 def test_list():
-    light = [f"edsr-light-{d}" for d in SYSTEMS]
+    light = [f"edsr-light-{d}" for d in SYSTEMS if d not in NOT_LIGHT]
     names = [*light, "edsr-light-lit-photo", *(f"{e}-{d}" for d in SYSTEMS for e in ENCODERS)]
     assert registry.list_models() == names
     assert registry.list_models("rdn-*") == [f"rdn-{d}" for d in SYSTEMS]
@@ -25,6 +26,8 @@ def test_paper_settings(encoder):
         ("lit", {"name": "clit", "stages": 1}),
         ("clit", {"name": "clit", "stages": 3}),
         ("liif", {"name": "liif"}),
+        ("lte", {"name": "lte"}),
+        ("lte-plus", {"name": "lte", "plus": True}),
     ):
         name = f"{encoder}-{suffix}"
         assert registry.get(name).config == ModelConfig(name, {"name": encoder}, decoder)
@@ -42,13 +45,13 @@ def test_letter_case_does_not_matter():
 
 
 def test_unknown_name(monkeypatch):
-    monkeypatch.setattr(registry, "embedded_folder", lambda name: Path("/x") if name == "rdn-liif" else None)
+    monkeypatch.setattr(registry, "embedded_folder", lambda name: Path("/x") if name == "rdn-lit" else None)
     with pytest.raises(ModelNotFoundError) as error:
         registry.get("RDN-CLTI")
-    for words in ("'RDN-CLTI'", "With weights: rdn-liif. To be trained: edsr-light-lit", "organisation/name"):
+    for words in ("'RDN-CLTI'", "With weights: rdn-lit. To be trained: edsr-light-lit", "organisation/name"):
         assert words in str(error.value)
     hint = str(error.value).partition("Did you mean ")[2].partition("?")[0]
-    assert hint.startswith("'rdn-liif' or '") and "'rdn-clit'" in hint, "those with weights first"
+    assert hint.startswith("'rdn-lit' or '") and "'rdn-clit'" in hint, "those with weights first"
 
 
 def test_status(monkeypatch):
