@@ -145,6 +145,20 @@ def _msit(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "msit", **_stage(args), **own}
 
 
+def _lte(args: dict[str, Any]) -> dict[str, Any]:
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": _MLP})
+    require(mlp, "args.imnet_spec.args", out_dim=3)
+    return {"name": "lte", "dim": args["hidden_dim"], "hidden_dims": mlp["hidden_list"]}
+
+
+def _lte_plus(args: dict[str, Any]) -> dict[str, Any]:
+    require(args, "args", out_dim=3)
+    layers, dim = args["num_layer"], args["hidden_dim"]
+    if type(layers) is not int or layers not in range(1, 9):
+        raise ConfigError(f"args.num_layer is {show(layers)}; allowed is 1 to 8.")
+    return {"name": "lte", "dim": dim, "hidden_dims": [dim] * layers, "plus": True}
+
+
 _MLP = {"in_dim": None, "out_dim": None, "hidden_list": None}
 _POSITION = {
     "posenc_type": None,
@@ -212,6 +226,18 @@ SYSTEMS = {
         _msit,
         msit_weights,
         "Re-parameterised kernels (RIM) are folded into plain ones; the other values are unchanged.",
+    ),
+    "lte": System(
+        "https://github.com/jaewon-lee-b/lte",
+        "BSD-3-Clause",
+        {"encoder_spec": None, "imnet_spec": None, "hidden_dim": 256},
+        _lte,
+    ),
+    "lte-fast": System(
+        "https://github.com/jaewon-lee-b/lte",
+        "BSD-3-Clause",
+        {"encoder_spec": None, "num_layer": 3, "hidden_dim": 256, "out_dim": 3},
+        _lte_plus,
     ),
 }
 

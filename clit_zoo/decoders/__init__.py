@@ -13,6 +13,7 @@ from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
+from .lte import LTE
 from .msit import MSIT
 
 DECODERS: dict[str, Any] = {
@@ -20,6 +21,7 @@ DECODERS: dict[str, Any] = {
     "liif": LIIF,
     "ciaosr": CiaoSR,
     "msit": MSIT,
+    "lte": LTE,
 }
 
 

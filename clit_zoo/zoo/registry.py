@@ -82,6 +82,7 @@ _LIGHT_ENCODER = ({"name": "edsr", "blocks": 12}, 924_992)
 _LIGHT_MLP = [128, 64, 64, 64]
 _LIGHT_STAGE = {"dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
 _LIGHT_CLIT = {"name": "clit", **_LIGHT_STAGE}
+_LIGHT_LTE = {"name": "lte", "dim": 128, "hidden_dims": [64, 64, 64]}
 _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
@@ -103,6 +104,8 @@ _SYSTEMS = {
         268_934,
         others={"swinir": ({"out_channels": 0}, 14_667_218)},
     ),
+    "lte": System("LTE", {"name": "lte"}, 493_827, _LIGHT_LTE, 164_611),
+    "lte-plus": System("LTE+", {"name": "lte", "plus": True}, 493_827, encoders=("edsr",)),
 }
 
 
