@@ -11,7 +11,7 @@ from ..geometry import Pixels
 from .bands import BandedMap, cut_rows
 from .base import Progress
 from .positions import LEAST_PIXELS
-from .sampling import resample_grid
+from .sampling import resample_axis
 
 
 class Band(NamedTuple):
@@ -61,7 +61,8 @@ def by_bands(
         ends = (0, size[0] - 1) if whole else rows.on_map(start, stop, size[0])
         found = [one.rows(*ends) for one in banded]
         (top, _), left, part = found[0], banded[0].left, grid.rows(start, stop)
-        skip = resample_grid(image, part, "border").flatten(2).transpose(1, 2)
+        tall = resample_axis(image, 2, part.row, part.row_offset, "border")
+        skip = resample_axis(tall, 3, part.col, part.col_offset, "border").flatten(2).transpose(1, 2)
         held = tuple(one for _, parts in found for one in parts)
         band = colors(Band(held, top, left, part.shifted(top, left), skip))
         out[:, start:stop] = band.unflatten(1, (stop - start, cols.size))
