@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clit_kernels import Points
+from clit_kernels import Grid, Points
 from clit_kernels.queries import gather_pixels
 
 Padding = Literal["zeros", "border"]
@@ -26,6 +26,12 @@ def resample_axis(x: Tensor, dim: int, index: Tensor, offset: Tensor, padding: P
         total = read * weight if total is None else torch.addcmul(total, read, weight)
     assert total is not None
     return total.movedim(0, dim)
+
+
+def resample_grid(x: Tensor, grid: Grid, padding: Padding) -> Tensor:
+    """``x`` (B, C, h, w) at a grid's rows and columns -> (B, C, R, S)."""
+    rows = resample_axis(x, 2, grid.row, grid.row_offset, padding)
+    return resample_axis(rows, 3, grid.col, grid.col_offset, padding)
 
 
 def sample_border(x: Tensor, points: Points) -> Tensor:
