@@ -62,11 +62,11 @@ class Tiles:
 
     def __init__(self, model: Codec, color: Tensor):
         self.model, self.batch, self.size = model, color.shape[0], (color.shape[2], color.shape[3])
-        reach = model.encoder.reach
+        reach = (model.encoder.reach, model.decoder.reach)
         # even, because a position half-way between two pixels goes to the even one
         self.grid = math.lcm(model.encoder.grid, 2)
-        whole = reach is None or math.prod(self.size) <= WHOLE_PIXELS
-        self.margin = 0 if reach is None else reach + model.decoder.reach
+        whole = None in reach or math.prod(self.size) <= WHOLE_PIXELS
+        self.margin = sum(n or 0 for n in reach)
         self.edges = [[0, n] if whole else _cuts(n, self.grid) for n in self.size]
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._lock = threading.Lock()

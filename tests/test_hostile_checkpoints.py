@@ -12,13 +12,18 @@ import torch
 from hypothesis import strategies as st
 from mutants import NUMBERS, mutant, mutants
 from safetensors.torch import load_file
-from test_convert import checkpoint, liif_checkpoint
+from test_convert import checkpoint, liif_checkpoint, lte_checkpoint
 from test_convert_ciaosr import ciaosr_checkpoint
 
 from clit_zoo.convert import convert_checkpoint
 from clit_zoo.errors import ClitZooError
 
-SOUND = {"ciaosr": ciaosr_checkpoint, "clit": checkpoint, "liif": liif_checkpoint}
+SOUND = {
+    "ciaosr": ciaosr_checkpoint,
+    "clit": checkpoint,
+    "liif": liif_checkpoint,
+    "lte": lte_checkpoint,
+}
 
 
 class Runs:

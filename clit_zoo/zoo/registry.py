@@ -57,8 +57,9 @@ class System:
         title: as the papers call it.
         decoder, parameters: its settings in the paper's size, and how many parameters they make.
         light, light_parameters: the same behind the light encoder; None where there is no such row.
-        encoders: those that it has otherwise: their settings, and the parameters of the whole model.
         status: what the summary says of its numbers.
+        encoders: those that its paper has.
+        others: of these, the ones of other settings, with the parameters of the whole model.
     """
 
     title: str
@@ -66,8 +67,9 @@ class System:
     parameters: int
     light: dict[str, Any] | None = None
     light_parameters: int = 0
-    encoders: dict[str, tuple[dict[str, Any], int]] = field(default_factory=dict)
     status: str = "as in the paper"
+    encoders: tuple[str, ...] = ("edsr", "rdn", "swinir")
+    others: dict[str, tuple[dict[str, Any], int]] = field(default_factory=dict)
 
 
 # These put out 64 channels, so a model has its encoder's parameters and its decoder's.
@@ -78,11 +80,21 @@ _ENCODERS = {
 }
 _LIGHT_ENCODER = ({"name": "edsr", "blocks": 12}, 924_992)
 _LIGHT_MLP = [128, 64, 64, 64]
-_LIGHT_CLIT = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
+_LIGHT_STAGE = {"dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
+_LIGHT_CLIT = {"name": "clit", **_LIGHT_STAGE}
+_LIGHT_LTE = {"name": "lte", "dim": 128, "hidden_dims": [64, 64, 64]}
 _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
+    "msit": System(
+        "MSIT",
+        {"name": "msit"},
+        6_903_563,
+        {"name": "msit", **_LIGHT_STAGE, "kernels": 4, "query_kernels": 2},
+        245_255,
+        encoders=("edsr", "rdn"),
+    ),
     "ciaosr": System(
         "CiaoSR",
         {"name": "ciaosr"},
@@ -90,8 +102,10 @@ _SYSTEMS = {
         # the non-local part then looks as far as in training's patches of 48x48
         {"name": "ciaosr", "hidden_dims": [64, 64, 64], "tile": 48},
         268_934,
-        {"swinir": ({"out_channels": 0}, 14_667_218)},
+        others={"swinir": ({"out_channels": 0}, 14_667_218)},
     ),
+    "lte": System("LTE", {"name": "lte"}, 493_827, _LIGHT_LTE, 164_611),
+    "lte-plus": System("LTE+", {"name": "lte", "plus": True}, 493_827, encoders=("edsr",)),
 }
 
 
@@ -109,8 +123,9 @@ def _rows() -> Iterator[Entry]:
     says = "edsr-light-lit for JPEGs, noise and blur"
     yield row("edsr-light-lit-photo", encoder, lit.light, size + lit.light_parameters, says)
     for suffix, system in _SYSTEMS.items():
-        for name, (title, encoder_size) in _ENCODERS.items():
-            settings, size = system.encoders.get(name, ({}, encoder_size + system.parameters))
+        for name in system.encoders:
+            title, encoder_size = _ENCODERS[name]
+            settings, size = system.others.get(name, ({}, encoder_size + system.parameters))
             says = f"{title} with {system.title}, {system.status}"
             yield row(f"{name}-{suffix}", {"name": name, **settings}, system.decoder, size, says)
 

@@ -16,6 +16,17 @@ SMALL = {
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 24},
+    "msit": {
+        "name": "msit",
+        "dim": 8,
+        "heads": 2,
+        "radius": 1,
+        "kernels": 2,
+        "query_kernels": 2,
+        "hidden_dims": [24],
+    },
+    "lte": {"name": "lte", "dim": 12, "hidden_dims": [24, 16]},
+    "lte+": {"name": "lte", "dim": 10, "hidden_dims": [24], "plus": True},
 }
 HELD = {"ciaosr": 3 + 2 * 8 + 2 * 24}
 """Numbers that a view holds of each feature pixel, where they are more than ``3 + 24``."""
@@ -28,8 +39,9 @@ def small(name: str) -> SuperResolver:
     config = ModelConfig("small", {"name": "edsr", "channels": 8, "blocks": 1}, SMALL[name])
     model = SuperResolver(config).eval()
     with torch.no_grad():
-        for p in model.decoder.parameters():
-            p.mul_(2)  # so that no part is lost beside the image
+        for part, p in model.decoder.named_parameters():
+            if not hasattr(model.decoder, "amsno") or "imnet" in part:  # MSIT's trunk begins large
+                p.mul_(2)  # so that no part is lost beside the image
     return model
 
 
