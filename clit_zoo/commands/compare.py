@@ -97,7 +97,7 @@ def command(
     if not boxes:
         rows = sorted(rows, key=lambda row: row.spread, reverse=True)[:SHOWN]
         how = f"of the {len(tried)} busiest parts the {len(rows)} in which the models differ most"
-    sheet = draw(rows, f"{picture.name} ×{scale:g}: {how}")
+    sheet = draw(rows, f"{picture.name}, {scale:g} times as large: {how}")
     imaging.write(imaging.decode(sheet), output)
     click.echo(f"{output}: {sheet.width}×{sheet.height}, {how}")
 
