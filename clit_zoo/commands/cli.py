@@ -17,6 +17,7 @@ from ..errors import ClitZooError, is_out_of_memory
 # name -> (module with `command`, help line); the line stands here so that `clit-zoo --help` imports none.
 COMMANDS = {
     "upscale": ("clit_zoo.commands.upscale", "Enlarge pictures by any factor."),
+    "compare": ("clit_zoo.commands.compare", "Show what several models make of one picture, side by side."),
     "list": ("clit_zoo.commands.list", "List the registered models and where their weights are."),
     "info": ("clit_zoo.commands.info", "Show one model's settings, size and weights."),
     "eval": ("clit_zoo.commands.eval", "Measure a model on folders of original pictures."),
