@@ -140,17 +140,17 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
         samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
     samples = samples.reshape(layout.height, layout.width, layout.samples)
     notices = [f"{source} {SEVERAL}"] if len(page.parent.pages) > 1 else []
-    values = samples.astype(np.float32)
-    if layout.bits == 16:
-        values /= 65535
-    colors = values[:, :, : layout.colors]
+    colors = samples[:, :, : layout.colors]
+    if layout.photometric == _CMYK or layout.alpha == _ASSOCIATED:
+        samples = samples.astype(np.float32) / (65535 if layout.bits == 16 else 1)
+        colors = samples[:, :, : layout.colors]
     if layout.photometric == _BLACK_IS_MAX:
-        colors = 1 - colors
+        colors = (65535 if colors.dtype.kind == "u" else 1) - colors
     if layout.photometric == _CMYK:
         colors = (1 - colors[:, :, :3]) * (1 - colors[:, :, 3:])
         notices.append(f"{source}: CMYK colours were converted to RGB.")
     if layout.alpha:
-        alpha = values[:, :, layout.colors, None]
+        alpha = samples[:, :, layout.colors, None]
         if layout.alpha == _ASSOCIATED:
             colors = np.clip(colors / np.maximum(alpha, np.finfo(np.float32).tiny), 0, 1)
         colors = np.concatenate([colors, alpha], axis=-1)

@@ -9,7 +9,6 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import torch
 from PIL import Image, ImageColor
 from PIL.PngImagePlugin import putchunk
 
@@ -50,14 +49,15 @@ def write(
     """
     form = output_format(format or path)
     assert form.output is not None
-    if len(picture.color) != 1:
-        raise ImageError(f"cannot write a batch of {len(picture.color)} pictures into one file: write each.")
+    if picture.samples.shape[0] != 1:
+        batch = picture.samples.shape[0]
+        raise ImageError(f"cannot write a batch of {batch} pictures into one file: write each.")
     if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"quality {quality} is outside 1…100.")
     if flatten is not None:
         picture = flattened(picture, flatten)
     size = (picture.height, picture.width)
-    notices = check_output(form.name, size, alpha=picture.alpha is not None, bits=picture.bits)
+    notices = check_output(form.name, size, alpha=picture.transparent, bits=picture.bits)
     samples = to_samples(picture, SAMPLE_TYPES[stored_bits(form.output, picture.bits)])[0]
     kept = picture.metadata.of_size(size)
     kept = kept._replace(icc=metadata.fitting_icc(kept.icc, picture.gray and form.output.gray))
@@ -97,11 +97,7 @@ def flattened(picture: Picture, background: str) -> Picture:
         raise ImageError(
             f"{background!r} is no colour: give a name such as white, or a code such as #202020."
         ) from error
-    if picture.alpha is None:
-        return picture
-    ground = picture.color.new_tensor(rgb).div(255)[None, :, None, None]
-    color = torch.lerp(ground, picture.color, picture.alpha.to(picture.color))
-    return replace(picture, color=color, alpha=None, gray=picture.gray and len(set(rgb)) == 1)
+    return replace(picture, ground=tuple(sample / 255 for sample in rgb)) if picture.transparent else picture
 
 
 def _png(samples: np.ndarray, kept: Metadata) -> bytes:

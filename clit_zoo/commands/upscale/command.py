@@ -226,7 +226,7 @@ class Enlarging:
         assert job.output_size is not None
         if self.flatten is not None:
             picture = imaging.flattened(picture, self.flatten)
-        imaging.check_output(job.format, job.output_size, alpha=picture.alpha is not None, bits=picture.bits)
+        imaging.check_output(job.format, job.output_size, alpha=picture.transparent, bits=picture.bits)
         if job.output_size != job.input_size or job.box is not None:  # ×1 is the picture as it is
             model = self.models[job.model]
             picture = model.upscale(picture, size=job.output_size, box=job.box, progress=progress)
