@@ -351,8 +351,7 @@ class View:
         if self._batch != 1:
             raise ImageError(f"rows are of one picture, and this is a batch of {self._batch}: open each.")
         where = Pixels.window(*self.size, box, scale, size)
-        height, width = where.size
-        out = None
+        width, out = where.size[1], None
         for part in self._tiles.decode(where, self._pixel_bytes, progress, first):
             if out is None:
                 out = self._empty(part.band.stop - part.band.start, width)

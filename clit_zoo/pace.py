@@ -1,4 +1,4 @@
-"""How long an enlargement takes, and how much of it is done: by the time its two halves take on this machine."""
+"""How long an enlargement takes, and how much of it is done, by the time that its two halves take here."""
 
 import time
 from collections.abc import Iterator
@@ -35,6 +35,10 @@ class Work(NamedTuple):
 
     encoded: float
     decoded: float
+
+    def plus(self, more: "Work") -> "Work":
+        """Both together."""
+        return Work(self.encoded + more.encoded, self.decoded + more.decoded)
 
     def seconds(self, rate: "Work") -> float:
         """The time it takes at so many seconds a pixel."""
@@ -108,7 +112,7 @@ class Pace:
 
     def skip(self, work: Work) -> None:
         """Count work as none: it was done before."""
-        self._total = Work(self._total.encoded - work.encoded, self._total.decoded - work.decoded)
+        self._total = self._total.plus(Work(-work.encoded, -work.decoded))
 
     @contextmanager
     def encoding(self, pixels: int) -> Iterator[None]:
@@ -130,18 +134,18 @@ class Pace:
         self._add(Work(0, pixels), Work(0, time.perf_counter() - began))
 
     def _add(self, done: Work, spent: Work) -> None:
-        self._done = Work(*(a + b for a, b in zip(self._done, done)))
-        self._spent = Work(*(a + b for a, b in zip(self._spent, spent)))
+        self._done, self._spent = self._done.plus(done), self._spent.plus(spent)
         if self._made:
-            self._rate = Work(*(
-                spent / done if done else rate for spent, done, rate in zip(self._spent, self._done, self._rate)
-            ))  # fmt: skip
+            spent, done, rate = self._spent, self._done, self._rate
+            self._rate = Work(
+                spent.encoded / done.encoded if done.encoded else rate.encoded,
+                spent.decoded / done.decoded if done.decoded else rate.decoded,
+            )
         self._tell(Work(0, 0))
 
     def _tell(self, more: Work) -> None:
         if self._progress is None:
             return
-        done = Work(self._done.encoded + more.encoded, self._done.decoded + more.decoded)
-        share = done.seconds(self._rate) / self._total.seconds(self._rate)
+        share = self._done.plus(more).seconds(self._rate) / self._total.seconds(self._rate)
         self._told = max(self._told, min(1.0, share))
         self._progress(self._told)

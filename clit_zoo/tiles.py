@@ -24,8 +24,8 @@ from .pace import Pace, Work
 WHOLE_PIXELS = 1 << 20
 """A picture of at most so many pixels is one tile."""
 
-TILE_SIDE = 512
-"""Pixels along a side of other pictures' tiles: ``edsr-light-lit`` then encodes 1.2 times the pixels."""
+TILE_SIDE = 384
+"""Pixels along a side of other pictures' tiles: ``edsr-light-lit`` then encodes 1.3 times the pixels."""
 
 BAND_BYTES = 192 << 20
 """What a row of tiles may hold of finished samples. Of large outputs its tiles are lower, and wider."""
@@ -65,12 +65,10 @@ class Part(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A part of the picture: what of it is decoded, and what is encoded around it for that."""
+    """A part of the picture that is encoded: what is decoded of it, and a margin."""
 
     rows: slice
     cols: slice
-    high: slice
-    wide: slice
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -80,7 +78,7 @@ class Tile(NamedTuple):
     @property
     def encoded(self) -> int:
         """Input pixels that are encoded."""
-        return (self.high.stop - self.high.start) * (self.wide.stop - self.wide.start)
+        return (self.rows.stop - self.rows.start) * (self.cols.stop - self.cols.start)
 
 
 class Layout:
@@ -109,25 +107,24 @@ class Layout:
         while high * row_bytes > BAND_BYTES and high >= 2 * max(self.grid, 16):
             high, wide = high // 2, wide * 2
         down, across = self._meets(where.rows, 0, high), self._meets(where.cols, 1, wide)
-        return [
-            (part, [(cols, Tile(rows, columns, self._around(rows, 0), self._around(columns, 1)))
-                    for cols, columns in across])
-            for part, rows in down
-        ]  # fmt: skip
+        return [(part, [(cols, Tile(rows, columns)) for cols, columns in across]) for part, rows in down]
 
     def _meets(self, axis: Axis, dim: int, side: int) -> list[tuple[slice, slice]]:
-        """A window's rows or columns, and those of the tiles that they are nearest to."""
-        n = self.size[dim]
-        count = 1 if self.whole else max(1, round(n / side))
-        edges = [*(i * n // count // self.grid * self.grid for i in range(count)), n]
+        """A window's rows or columns, cut between tiles, and those of the input that are encoded for them.
+
+        All tiles are equally large, so that the memory of one is that of the next: those at the borders
+        decode what others have as margin.
+        """
+        n, room = self.size[dim], self.size[dim] - 2 * self.margin
+        count = 1 if self.whole else max(1, min(round(n / side), room // self.grid))
+        step = room // count // self.grid * self.grid
+        edges = [0, *(i * step + self.margin for i in range(1, count)), n]
         nearest, _ = axis.on(n)
         cuts = torch.searchsorted(nearest, torch.tensor(edges)).tolist()
-        pairs = zip(pairwise(cuts), pairwise(edges), strict=True)
-        return [(slice(a, b), slice(*tile)) for (a, b), tile in pairs if a < b]
-
-    def _around(self, part: slice, dim: int) -> slice:
-        start = max(part.start - self.margin, 0) // self.grid * self.grid
-        return slice(start, min(part.stop + self.margin, self.size[dim]))
+        starts = [i * step for i in range(count)]
+        size = n - starts[-1]
+        pairs = zip(pairwise(cuts), starts, strict=True)
+        return [(slice(a, b), slice(start, start + size)) for (a, b), start in pairs if a < b]
 
 
 def work(layout: Layout, where: Pixels, pixel_bytes: int) -> Work:
@@ -182,10 +179,10 @@ class Tiles:
                         continue
                     inside = Pixels(
                         where.rows.part(part.start, part.stop).within(
-                            self.layout.size[0], tile.high.start, tile.high.stop
+                            self.layout.size[0], tile.rows.start, tile.rows.stop
                         ),
                         where.cols.part(cols.start, cols.stop).within(
-                            self.layout.size[1], tile.wide.start, tile.wide.stop
+                            self.layout.size[1], tile.cols.start, tile.cols.stop
                         ),
                     )
                     with pace.decoding(math.prod(inside.size)) as told:
@@ -217,7 +214,7 @@ class Tiles:
 
     def _encode(self, tile: Tile, pace: Pace) -> tuple[Any, Tensor | None]:
         assert self._picture is not None
-        color, alpha = self._picture.part(tile.high, tile.wide)
+        color, alpha = self._picture.part(tile.rows, tile.cols)
         color = fill_hidden(color, alpha).to(self.model.device)
         with pace.encoding(tile.encoded):
             return self.model.encode(color), alpha

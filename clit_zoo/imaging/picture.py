@@ -157,7 +157,7 @@ def from_samples(samples: np.ndarray, source: str, **kept: Any) -> Picture:
 
 
 def store(color: Tensor, alpha: Tensor | None, gray: bool, out: Tensor) -> None:
-    """Write colours as samples, integers rounded to nearest. Gray is the mean: three predictions of one value.
+    """Write colours as samples, integers rounded to nearest; gray is the mean of three predictions of it.
 
     Args:
         color: (B, h, w, 3), which is changed.
