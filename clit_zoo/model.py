@@ -15,11 +15,11 @@ from clit_kernels import BACKENDS
 
 from . import geometry, imaging
 from .decoders import build_decoder
-from .decoders.base import Decoder, Progress
+from .decoders.base import Decoder, Normalisation, Progress
 from .encoders import build_encoder
 from .encoders.base import Encoder
 from .errors import ConfigError, ImageError
-from .geometry import Box, Coords, Pixels, Size, Where
+from .geometry import Box, Coords, Frame, Pixels, Size, Where
 from .imaging.picture import store
 from .tiles import Tiles
 from .zoo.config import ModelConfig
@@ -94,17 +94,23 @@ class SuperResolver(nn.Module):
             raise ConfigError(f"backend {name!r} is unknown; take one of {', '.join(BACKENDS)}")
         self.decoder.backend = name
 
+    @property
+    def _normalisation(self) -> Any:
+        return getattr(self.decoder, "normalisation", Normalisation())
+
     def check_backend(self) -> None:
         """Raise ConfigError where the backend named cannot serve where the model is, before any work."""
         reason = self.decoder.why_not(self.backend, next(self.parameters()))
         if reason is not None:
             raise ConfigError(f"backend {self.backend!r} cannot serve this model: {reason}")
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor, frame: Frame | None = None) -> Encoded:
         """What belongs to the pictures and not to a position, computed once.
 
         Args:
             image: (B, 3, h, w) in [0, 1], any h, w >= 1.
+            frame: where it lies in the picture that it is a part of, as ``Tiles`` cut them; of the whole
+                picture's decoding the part then gives its pixels, but for a margin.
 
         Raises:
             ImageError: ``image`` is not of that shape.
@@ -112,10 +118,12 @@ class SuperResolver(nn.Module):
         size = _check_image(image)
         self.check_backend()
         # kept in float32 so that adding the image does not round the result to half precision
-        x = ((image - 0.5) / 0.5).to(torch.promote_types(self.dtype, torch.float32))
+        x = self._normalisation.normalise(image).to(torch.promote_types(self.dtype, torch.float32))
         # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
         x = x.contiguous(memory_format=torch.channels_last)
-        return Encoded(size, self.decoder.prepare(self.encoder(x.to(self.dtype)), x))
+        given = (self.encoder(x.to(self.dtype)), x)
+        framed = getattr(self.decoder, "framed", False)
+        return Encoded(size, self.decoder.prepare(*given, *([frame] * framed)))
 
     def decode(self, encoded: Encoded, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours of encoded pictures at positions. Positions are constants: no gradient reaches them.
@@ -133,8 +141,7 @@ class SuperResolver(nn.Module):
             ScaleError: the maps that ``where`` names do not fit a cascade.
             ValueError: the backend named cannot serve.
         """
-        out = self.decoder.decode(encoded.prepared, where, progress=progress)
-        return out * 0.5 + 0.5 if out.requires_grad else out.mul_(0.5).add_(0.5)  # spares two outputs' memory
+        return self._normalisation.restore(self.decoder.decode(encoded.prepared, where, progress=progress))
 
     def forward(self, image: Tensor, size: Size, *, progress: Progress | None = None) -> Tensor:
         """Enlarge a batch: ``decode(encode(image), Pixels.whole(size))`` as a picture.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .decoders.base import Decoder, Progress
 from .encoders.base import Encoder
-from .geometry import Axis, Pixels, Size
+from .geometry import Axis, Frame, Pixels, Size
 from .imaging import Picture, enlarge_alpha, fill_hidden
 from .pace import Pace, Work
 
@@ -46,7 +46,7 @@ class Codec(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def encode(self, image: Tensor) -> Any: ...
+    def encode(self, image: Tensor, frame: Frame | None = None) -> Any: ...
 
     def decode(self, encoded: Any, where: Pixels, *, progress: Progress | None = None) -> Tensor: ...
 
@@ -91,8 +91,9 @@ class Layout:
 
     def __init__(self, encoder: Encoder, decoder: Decoder, size: Size):
         self.size = size
-        self.whole = encoder.reach is None or math.prod(size) <= WHOLE_PIXELS
-        self.margin = 0 if encoder.reach is None else encoder.reach + decoder.reach
+        reach = (encoder.reach, decoder.reach)
+        self.whole = None in reach or math.prod(size) <= WHOLE_PIXELS
+        self.margin = sum(n or 0 for n in reach)
         self.grid = math.lcm(encoder.grid, 2)  # a position half-way between two pixels goes to the even one
 
     def rows(self, where: Pixels, pixel_bytes: int) -> list[tuple[slice, list[tuple[slice, Tile]]]]:
@@ -217,4 +218,5 @@ class Tiles:
         color, alpha = self._picture.part(tile.rows, tile.cols)
         color = fill_hidden(color, alpha).to(self.model.device)
         with pace.encoding(tile.encoded):
-            return self.model.encode(color), alpha
+            frame = Frame(tile.rows.start, tile.cols.start, self.layout.size)
+            return self.model.encode(color, frame), alpha
