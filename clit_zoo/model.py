@@ -20,7 +20,7 @@ from .encoders import build_encoder
 from .encoders.base import Encoder
 from .errors import ConfigError, ImageError
 from .geometry import Box, Coords, Frame, Pixels, Size, Where
-from .imaging.picture import store
+from .imaging.picture import SAMPLE_TYPES, store
 from .tiles import Tiles
 from .zoo.config import ModelConfig
 from .zoo.folder import model_card, write_model_folder
@@ -325,7 +325,8 @@ class View:
             ScaleError: scale and size are both given or both missing, or out of bounds, or the box is.
         """
         where = Pixels.window(*self.size, box, scale, size)
-        out = self._empty(*where.size)
+        shape = (self._batch, *where.size, self._channels)
+        out = torch.empty(shape, dtype=self._like.dtype, device=self._like.origin.device)
         for part in self._tiles.decode(where, self._pixel_bytes, progress):
             alpha = None if part.alpha is None else part.alpha.to(out.device)
             store(part.color.to(out.device), alpha, self._gray, out[:, part.rows, part.cols])
@@ -340,12 +341,14 @@ class View:
         box: Box | None = None,
         progress: Progress | None = None,
         first: int = 0,
+        bits: int | None = None,
     ) -> Iterator[np.ndarray]:
         """``render``'s samples from top to bottom, for outputs of any height: only a band of them exists.
 
         Args:
             scale, size, box, progress: as in ``render``.
             first: the row to begin with: 0, or one that a band began with.
+            bits: of the samples: 8, 16 or 32; the picture's own where left out.
 
         Yields:
             (rows, W, c) bands of uint8, uint16 or float32, as the picture's own samples: 1 to 4 channels, two
@@ -359,23 +362,20 @@ class View:
             raise ImageError(f"rows are of one picture, and this is a batch of {self._batch}: open each.")
         where = Pixels.window(*self.size, box, scale, size)
         width, out = where.size[1], None
+        dtype = self._like.dtype if bits is None else SAMPLE_TYPES[bits]
         for part in self._tiles.decode(where, self._pixel_bytes, progress, first):
             if out is None:
-                out = self._empty(part.band.stop - part.band.start, width)
+                out = torch.empty((1, part.band.stop - part.band.start, width, self._channels), dtype=dtype)
             at = slice(part.rows.start - part.band.start, part.rows.stop - part.band.start)
             store(part.color.cpu(), None if part.alpha is None else part.alpha.cpu(), self._gray,
                   out[:, at, part.cols])  # fmt: skip
             if (part.rows.stop, part.cols.stop) == (part.band.stop, width):
-                finished, out = out[0].cpu().numpy(), None
+                finished, out = out[0].numpy(), None
                 yield finished
 
     @property
     def _pixel_bytes(self) -> int:
         return self._channels * self._batch * self._like.dtype.itemsize
-
-    def _empty(self, height: int, width: int) -> Tensor:
-        shape = (self._batch, height, width, self._channels)
-        return torch.empty(shape, dtype=self._like.dtype, device=self._like.origin.device)
 
 
 def _check_image(image: Tensor) -> Size:

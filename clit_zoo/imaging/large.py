@@ -35,17 +35,13 @@ Rows = Callable[[int], Iterator[np.ndarray]]
 """Finished rows from a row on: 0, or one that a band began with."""
 
 
-def is_large(form: Format, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
+def is_large(form: Format, output_bytes: int, size: tuple[int, int]) -> bool:
     """Whether an output goes by way of a spool: it is large, and there is something that can write it so."""
-    height, width, channels = shape
-    if height * width * channels * dtype.itemsize <= LARGE_BYTES:
+    if output_bytes <= LARGE_BYTES:
         return False
     if form.name == "tiff":
         return True
-    return (
-        max(height, width) <= VIPS_FORMATS.get(form.name, 0)
-        and importlib.util.find_spec("pyvips") is not None
-    )
+    return max(size) <= VIPS_FORMATS.get(form.name, 0) and importlib.util.find_spec("pyvips") is not None
 
 
 def write_large(
