@@ -14,7 +14,7 @@ from clit_kernels import BACKENDS
 
 from . import geometry, imaging
 from .decoders import build_decoder
-from .decoders.base import Decoder, Progress
+from .decoders.base import Decoder, Normalisation, Progress
 from .encoders import build_encoder
 from .encoders.base import Encoder
 from .errors import ConfigError, ImageError
@@ -93,6 +93,10 @@ class SuperResolver(nn.Module):
             raise ConfigError(f"backend {name!r} is unknown; take one of {', '.join(BACKENDS)}")
         self.decoder.backend = name
 
+    @property
+    def _normalisation(self) -> Any:
+        return getattr(self.decoder, "normalisation", Normalisation())
+
     def check_backend(self) -> None:
         """Raise ConfigError where the backend named cannot serve where the model is, before any work."""
         reason = self.decoder.why_not(self.backend, next(self.parameters()))
@@ -110,7 +114,7 @@ class SuperResolver(nn.Module):
         """
         size = _check_image(image)
         # kept in float32 so that adding the image does not round the result to half precision
-        x = ((image - 0.5) / 0.5).to(torch.promote_types(self.dtype, torch.float32))
+        x = self._normalisation.apply(image).to(torch.promote_types(self.dtype, torch.float32))
         # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
         x = x.contiguous(memory_format=torch.channels_last)
         return Encoded(size, self.decoder.prepare(self.encoder(x.to(self.dtype)), x))
@@ -131,8 +135,7 @@ class SuperResolver(nn.Module):
             ScaleError: the maps that ``where`` names do not fit a cascade.
             ValueError: the backend named cannot serve.
         """
-        out = self.decoder.decode(encoded.prepared, where, progress=progress)
-        return out * 0.5 + 0.5 if out.requires_grad else out.mul_(0.5).add_(0.5)  # spares two outputs' memory
+        return self._normalisation.undo(self.decoder.decode(encoded.prepared, where, progress=progress))
 
     def forward(self, image: Tensor, size: Size, *, progress: Progress | None = None) -> Tensor:
         """Enlarge a batch: ``decode(encode(image), Pixels.whole(size))`` as a picture.

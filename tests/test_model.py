@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clit_zoo.decoders.base import Normalisation
 from clit_zoo.errors import ImageError, ScaleError
 from clit_zoo.geometry import Blocks, Coords, Raster, pixel_centres
 from clit_zoo.model import SuperResolver
@@ -35,6 +36,21 @@ def test_forward(model, image, size):
     assert torch.equal(image, before)
     torch.testing.assert_close(model(image[1:], size), out[1:], atol=1e-6, rtol=0)
     torch.testing.assert_close(model(image.transpose(2, 3).contiguous().transpose(2, 3), size), out)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_decoder_may_have_its_own_normalisation(model, grad):
+    """What is added to the picture is; where that is nothing, plain colours come out as they went in."""
+    model.decoder.normalisation = Normalisation((0.4, 0.3, 0.2), 2.0)
+    read = []
+    model.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    for name, p in model.decoder.named_parameters():
+        p.requires_grad_(grad)
+        if name.startswith("imnets.") and ".layers.4." in name:
+            p.data.zero_()
+    plain = torch.tensor([0.9, 0.1, 0.6]).view(1, 3, 1, 1).expand(1, 3, 4, 5)
+    torch.testing.assert_close(model(plain, (7, 9)), plain[..., :1, :1].expand(1, 3, 7, 9))
+    torch.testing.assert_close(read[0][0, :, 2, 2], torch.tensor([0.25, -0.1, 0.2]))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What a decoder is: the contract between a paper's way to colours and everything else."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -12,12 +12,34 @@ Progress = Callable[[float], None]
 """Called with the share of the work done, in (0, 1]."""
 
 
+class Normalisation(NamedTuple):
+    """How colours in [0, 1] meet a network: it reads and gives (colour - mean) / std, LIIF's ½ and ½ here."""
+
+    mean: float | tuple[float, float, float] = 0.5
+    std: float = 0.5
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Image (B, 3, h, w) in [0, 1] -> what the encoder reads and ``prepare`` gets."""
+        return (image - self._mean(image, 3, 1, 1)) / self.std
+
+    def undo(self, colors: Tensor) -> Tensor:
+        """What ``decode`` gave, (B, Q, 3) -> colours in about [0, 1]; without gradients in its place."""
+        mean = self._mean(colors, 3)
+        if colors.requires_grad:
+            return colors * self.std + mean
+        return colors.mul_(self.std).add_(mean)  # spares two outputs' memory
+
+    def _mean(self, like: Tensor, *shape: int) -> float | Tensor:
+        return self.mean if isinstance(self.mean, float) else like.new_tensor(self.mean).view(shape)
+
+
 class Decoder(Protocol):
     """A ``torch.nn.Module`` that gives colours at any positions of an encoded picture.
 
     ``__init__(in_channels, **settings)`` takes the channels of the encoder's map and keyword settings with
     the paper's values as defaults. Parameter names are those of the authors' checkpoints. Calls leave nothing
-    behind in the module, so threads may share it and what ``prepare`` returns.
+    behind in the module, so threads may share it and what ``prepare`` returns. One whose paper normalises
+    otherwise than LIIF has its own ``normalisation``: a ``Normalisation``, or a module with its two methods.
 
     Attributes:
         reach: how far positions see: a colour depends on no feature pixel of the encoder's map more than so
@@ -33,7 +55,7 @@ class Decoder(Protocol):
 
         Args:
             features: (B, in_channels, h, w) the encoder's map.
-            image: (B, 3, h, w) in [-1, 1], float32 at least.
+            image: (B, 3, h, w) normalised, so in [-1, 1] as a rule, float32 at least.
 
         Returns:
             A NamedTuple of tensors, of the picture's size: nothing in it grows with the output.
@@ -62,7 +84,7 @@ class Decoder(Protocol):
             progress: called after each band with the share done.
 
         Returns:
-            (B, Q, 3) in [-1, 1] as ``image`` is, in ``where``'s order, float32 at least.
+            (B, Q, 3) normalised as ``image`` is, in ``where``'s order, float32 at least.
         """
         ...
 
