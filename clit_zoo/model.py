@@ -113,6 +113,7 @@ class SuperResolver(nn.Module):
             ImageError: ``image`` is not of that shape.
         """
         size = _check_image(image)
+        self.check_backend()
         # kept in float32 so that adding the image does not round the result to half precision
         x = self._normalisation.apply(image).to(torch.promote_types(self.dtype, torch.float32))
         # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores

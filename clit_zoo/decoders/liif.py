@@ -63,9 +63,6 @@ class LIIF(nn.Module):
 
     def prepare(self, features: Tensor, image: Tensor) -> Prepared:
         """The first layer's share of the features; see ``Decoder``."""
-        reason = self.why_not(self.backend, features)
-        if reason is not None:
-            raise ValueError(f"backend {self.backend!r} cannot serve this call: {reason}")
         kernel = self._weights()[0].unflatten(1, (self.in_channels, self.side, self.side))
         hidden = F.conv2d(features, kernel, padding=self.side // 2)
         kept = features if self.backend == "reference" else None

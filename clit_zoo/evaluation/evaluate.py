@@ -74,8 +74,6 @@ def evaluate(
     name = dataset or dataset_of(folder)
     rules = protocol_for(protocol, plain_name(name))
     how = degradation(degrade) if degrade else None
-    if limit is not None and limit < 1:
-        raise ClitZooError(f"A limit of {limit} images leaves nothing to evaluate: give 1 or more.")
     paths, low = images_in(folder)[:limit], low_folders(lr_folder, name, scales)
     if resume_file is not None and not method.key:
         raise ClitZooError(
@@ -113,11 +111,9 @@ def check_scales(scales: Iterable[float]) -> list[float]:
         ScaleError: there is none, or one is not a number from 1 up.
     """
     found = list(dict.fromkeys(float(scale) for scale in scales))
-    for scale in found:
-        if not (math.isfinite(scale) and scale >= 1):
-            raise ScaleError(f"×{scale:g} cannot be evaluated: scales are numbers from 1 up.")
-    if not found:
-        raise ScaleError("There is no scale to evaluate: give one such as 2.")
+    if not found or not all(math.isfinite(scale) and scale >= 1 for scale in found):
+        said = ", ".join(f"×{scale:g}" for scale in found) or "Nothing"
+        raise ScaleError(f"{said} cannot be evaluated: scales are numbers from 1 up.")
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import ClitZooError, ConfigError
+from ..errors import ClitZooError
 from ..evaluation import Results
 from ..imaging import Picture, write
 from ..model import SuperResolver
@@ -89,8 +89,6 @@ class Run:
         tensorboard: bool = True,
         progress: bool = True,
     ):
-        if min(save_every, log_every) < 1:
-            raise ConfigError("save_every and log_every are numbers of steps from 1")
         self.processes = processes or Processes(model.device)
         device = self.processes.device
         if recipe.bf16 is None:

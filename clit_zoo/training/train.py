@@ -74,8 +74,6 @@ def train(
         ClitZooError: something does not fit, or cannot be read or written; what ``Run`` raises.
         SystemExit: stopped by SIGTERM or the first Ctrl-C, with the state saved.
     """
-    if minutes is not None and not minutes >= 0:
-        raise ConfigError(f"minutes is {minutes}; it must be 0 or more.")
     pictures_in = Path(data).resolve()
     for option, place in (("out", out), ("cache", cache)):
         if place is not None and Path(place).resolve().is_relative_to(pictures_in):

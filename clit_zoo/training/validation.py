@@ -28,7 +28,7 @@ class Validation:
         limit: pictures of each folder to take; all where None.
 
     Raises:
-        ClitZooError: a folder is missing, empty or given twice, a scale or the limit is not usable, or no
+        ClitZooError: a folder is missing, empty or given twice, a scale is not usable, or no
             picture of a folder can be measured at a scale.
     """
 
@@ -39,10 +39,6 @@ class Validation:
 
     def __post_init__(self) -> None:
         check_scales(self.scales)
-        if self.every < 1:
-            raise ConfigError(f"validation every {self.every} steps: give 1 or more.")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"validation on {self.limit} pictures of each folder: give 1 or more.")
         dataset_names(self.folders)  # refuses a folder that is given twice
         for folder in self.folders:
             self._check_pictures(folder)

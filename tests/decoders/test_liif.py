@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from clit_zoo.decoders import build_decoder, positions
+from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Coords, Pixels, pixel_centres
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
@@ -111,7 +112,7 @@ def test_the_formula_is_a_backend_and_triton_is_refused():
     model.backend = "reference"
     torch.testing.assert_close(model(image, (13, 20)), fast, atol=1e-5, rtol=0)
     model.backend = "triton"
-    with pytest.raises(ValueError, match="'triton' cannot serve this call: LIIF computes in PyTorch"):
+    with pytest.raises(ConfigError, match="'triton' cannot serve this model: LIIF computes in PyTorch"):
         model(image, (13, 20))
 
 

@@ -178,8 +178,6 @@ def test_folders_and_scales_that_cannot_be_used(folder, tmp_path):
     for scales in ([0.5], [float("nan")], []):
         with pytest.raises(ScaleError):
             evaluate("bicubic", folder, scales)
-    with pytest.raises(ClitZooError, match="limit"):
-        evaluate("bicubic", folder, [2], limit=0)
     with pytest.raises(TypeError, match="int"):
         evaluate(3, folder, [2])
 

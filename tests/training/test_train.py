@@ -126,13 +126,11 @@ def test_from_python_some_minutes_at_a_time(pictures, tiny, tmp_path):
         ({"--stages": "2", "--strategy": "u112"}, "trains one stage, and this model has 2"),
         ({"--val": "nowhere"}, "nowhere cannot be used (No such file"),
         ({"--val-scales": "0.5", "--val": "."}, "×0.5 cannot be evaluated"),
-        ({"--val": "DATA", "--val-limit": "0"}, "validation on 0 pictures"),
         ({"--patch": "100"}, "no usable picture (4 unreadable or smaller than 200 pixels)"),
         ({"--device": "cuda:9"}, "Error: device 'cuda:9'"),
         ({"--out": "DATA/run"}, "run lies in --data"),
         ({"--cache": "DATA"}, "lies in --data"),
         ({"--seed": "9" * 23}, "it must be below 2**63"),
-        ({"--minutes": "nan"}, "minutes is nan"),
     ],
 )
 def test_mistakes_end_with_one_line(train, arguments, change, message):

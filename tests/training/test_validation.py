@@ -45,7 +45,6 @@ def test_useless_settings_fail_at_the_start(originals, tmp_path):
     (tmp_path / "broken" / "x.png").write_bytes(b"no picture")
     (tmp_path / "elsewhere").mkdir()
     for folders, changes, message in (
-        (["pair"], {"limit": 0}, "0 pictures of each folder"),
         (["small"], {"scales": (2, 3)}, r"no picture of .*small can be measured at ×3 \(s.png is 8×6\)"),
         (["pair", "broken"], {}, r"no picture of .*broken can be .*x\.png: not a picture"),
         (["pair"], {"scales": (2, 50)}, r"at ×50"),
