@@ -115,7 +115,7 @@ class SuperResolver(nn.Module):
         size = _check_image(image)
         self.check_backend()
         # kept in float32 so that adding the image does not round the result to half precision
-        x = self._normalisation.apply(image).to(torch.promote_types(self.dtype, torch.float32))
+        x = self._normalisation.normalise(image).to(torch.promote_types(self.dtype, torch.float32))
         # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
         x = x.contiguous(memory_format=torch.channels_last)
         return Encoded(size, self.decoder.prepare(self.encoder(x.to(self.dtype)), x))
@@ -136,7 +136,7 @@ class SuperResolver(nn.Module):
             ScaleError: the maps that ``where`` names do not fit a cascade.
             ValueError: the backend named cannot serve.
         """
-        return self._normalisation.undo(self.decoder.decode(encoded.prepared, where, progress=progress))
+        return self._normalisation.restore(self.decoder.decode(encoded.prepared, where, progress=progress))
 
     def forward(self, image: Tensor, size: Size, *, progress: Progress | None = None) -> Tensor:
         """Enlarge a batch: ``decode(encode(image), Pixels.whole(size))`` as a picture.

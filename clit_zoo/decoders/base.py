@@ -18,11 +18,11 @@ class Normalisation(NamedTuple):
     mean: float | tuple[float, float, float] = 0.5
     std: float = 0.5
 
-    def apply(self, image: Tensor) -> Tensor:
+    def normalise(self, image: Tensor) -> Tensor:
         """Image (B, 3, h, w) in [0, 1] -> what the encoder reads and ``prepare`` gets."""
         return (image - self._mean(image, 3, 1, 1)) / self.std
 
-    def undo(self, colors: Tensor) -> Tensor:
+    def restore(self, colors: Tensor) -> Tensor:
         """What ``decode`` gave, (B, Q, 3) -> colours in about [0, 1]; without gradients in its place."""
         mean = self._mean(colors, 3)
         if colors.requires_grad:
