@@ -132,6 +132,10 @@ def _liif(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "liif", "hidden_dims": mlp["hidden_list"], **switches}
 
 
+def _metasr(args: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "metasr", "hidden_dims": [256]}
+
+
 _MLP = {"in_dim": None, "out_dim": None, "hidden_list": None}
 _POSITION = {
     "posenc_type": None,
@@ -176,6 +180,7 @@ SYSTEMS = {
         },
         _liif,
     ),
+    "metasr": System("https://github.com/yinboc/liif", "BSD-3-Clause", {"encoder_spec": None}, _metasr),
 }
 
 

@@ -101,6 +101,26 @@ def liif_checkpoint(encoder=EDSR, shapes=EDSR_SHAPES, channels=8, **switches):
     }
 
 
+def metasr_checkpoint():
+    torch.manual_seed(0)
+    mlp = {"imnet.layers.0": (256, 3), "imnet.layers.2": (8 * 27, 256)}
+    args = copy.deepcopy({"encoder_spec": EDSR})
+    return {
+        "model": {"name": "metasr", "args": args, "sd": tensors({**EDSR_SHAPES, **mlp})},
+        "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+    }
+
+
+def same(folder, sd):
+    """Whether a folder's model holds the decoder's and encoder's tensors of a checkpoint, and loads."""
+    weights = from_pretrained(folder, device="cpu").state_dict()
+    given = {
+        name: t.tolist() for name, t in sd.items() if not name.startswith(("encoder.sub", "encoder.add"))
+    }
+    return {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == given
+
+
 def convert(content, tmp_path, **options):
     torch.save(content, tmp_path / "epoch-last.pth")
     return convert_checkpoint(tmp_path / "epoch-last.pth", tmp_path / "my model", **options)
@@ -150,6 +170,15 @@ def test_liif(tmp_path, switches):
     }
     card = (folder / "README.md").read_text()
     assert "https://github.com/yinboc/liif" in card and "BSD-3-Clause" in card
+
+
+def test_metasr(tmp_path):
+    content = metasr_checkpoint()
+    folder = convert(content, tmp_path, name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": False}
+    assert same(folder, content["model"]["sd"])
+    assert "https://github.com/yinboc/liif" in (folder / "README.md").read_text()
 
 
 def test_rdn(tmp_path):
@@ -252,8 +281,9 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif'),
-    (set_at("model", "name", "metasr"), r'"metasr".*what can be converted'),
+    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif, metasr'),
+    (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
+    (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
     (set_at("model", "name", torch.zeros(2)), "holds a Tensor"),
     (set_at("model", "args", [1]), "args must be an object"),
@@ -304,9 +334,28 @@ LIIF_CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), LIIF_CHANGES)
-def test_liifs_content_is_checked(tmp_path, change, error, message):
-    content = liif_checkpoint()
+METASR_CHANGES = [
+    (set_at(*SPEC, "imnet_spec", {}), ConfigError, "args.imnet_spec is unknown"),
+    (set_at(*SPEC, "encoder_spec", None), ConfigError, "encoder_spec must be an object"),
+    (drop("imnet.layers.0.bias"), WeightsError, r"1 tensor missing \(decoder.imnet.layers.0.bias\)"),
+    (set_at(*SD, "P2W.0.bias", torch.zeros(3)), WeightsError, r"1 tensor unknown \(decoder.P2W.0.bias\)"),
+    (
+        set_at(*SD, "imnet.layers.2.bias", torch.zeros(9)),
+        WeightsError,
+        "layers.2.bias: shape 9, expected 216",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "error", "message"),
+    [
+        *((liif_checkpoint, *row) for row in LIIF_CHANGES),
+        *((metasr_checkpoint, *row) for row in METASR_CHANGES),
+    ],
+)
+def test_content_is_checked(tmp_path, made, change, error, message):
+    content = made()
     change(content)
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)

@@ -17,6 +17,7 @@ ENCODERS = {
 DECODERS = {
     "clit": {"name": "clit", "dim": 16, "heads": 2, "radius": 2, "stages": 3, "hidden_dims": [24, 16]},
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
+    "metasr": {"name": "metasr", "hidden_dims": [24]},
 }
 H, W = 90, 131
 

@@ -12,8 +12,9 @@ from typing import Any
 from .base import Decoder
 from .clit import CLIT
 from .liif import LIIF
+from .metasr import MetaSR
 
-DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF}
+DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF, "metasr": MetaSR}
 
 
 def build_decoder(name: str, in_channels: int, **settings: Any) -> Decoder:

@@ -7,7 +7,7 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif"]
+SYSTEMS = ["lit", "clit", "liif", "metasr"]
 
 
 def test_list():
@@ -25,6 +25,7 @@ def test_paper_settings(encoder):
         ("lit", {"name": "clit", "stages": 1}),
         ("clit", {"name": "clit", "stages": 3}),
         ("liif", {"name": "liif"}),
+        ("metasr", {"name": "metasr"}),
     ):
         name = f"{encoder}-{suffix}"
         assert registry.get(name).config == ModelConfig(name, {"name": encoder}, decoder)
