@@ -18,6 +18,7 @@ from .zoo import registry
 from .zoo.checkpoint import arguments, read, require, spec, tensors
 from .zoo.config import ModelConfig, fields
 from .zoo.folder import model_card, write_model_folder
+from .zoo.rim import msit_weights
 from .zoo.schema import show
 
 
@@ -61,7 +62,7 @@ def convert_checkpoint(
         args = arguments(model["args"], "args", system.arguments)
         encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
         config = ModelConfig(name or _name(encoder, decoder, out_folder), encoder, decoder)
-        weights = tensors(model["sd"], config, _UNUSED[encoder["name"]])
+        weights = tensors(system.weights(model["sd"]), config, _UNUSED[encoder["name"]])
         card = model_card(
             config,
             repo_id=out_folder.resolve().name,
@@ -87,21 +88,29 @@ class System:
         arguments: of their class, with their defaults there; "encoder_spec" is one of them.
         decoder: complete arguments -> settings of our decoder, its name included. Raises ConfigError for
             values that this library does not have.
+        weights: the checkpoint's tensors -> those of our decoder, which ``changed`` then describes.
     """
 
     origin: str
     license: str
     arguments: dict[str, Any]
     decoder: Callable[[dict[str, Any]], dict[str, Any]]
+    weights: Callable[[Any], Any] = lambda given: given
+    changed: str = "The values are unchanged."
 
 
 def _clit(args: dict[str, Any]) -> dict[str, Any]:
-    require(args, "args", is_cell=True, local_attn=True)
     if args["imnet_num"] != args["conv_num"]:
         raise ConfigError(
             f"args.imnet_num is {show(args['imnet_num'])} and args.conv_num {show(args['conv_num'])}; "
             "every stage has one MLP and one set of convolutions."
         )
+    return {"name": "clit", **_stage(args), "stages": args["imnet_num"]}
+
+
+def _stage(args: dict[str, Any]) -> dict[str, Any]:
+    """The settings of CLIT's stage."""
+    require(args, "args", is_cell=True, local_attn=True)
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "relu"}})
     require(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
     _, position = spec(args["pb_spec"], "args.pb_spec", {"posenc": _POSITION})
@@ -115,14 +124,8 @@ def _clit(args: dict[str, Any]) -> dict[str, Any]:
         in_dims=2,
         enc_dims=64,
     )
-    return {
-        "name": "clit",
-        "dim": args["base_dim"],
-        "heads": args["head"],
-        "radius": args["r"],
-        "stages": args["imnet_num"],
-        "hidden_dims": mlp["hidden_list"],
-    }
+    names = {"dim": args["base_dim"], "heads": args["head"], "radius": args["r"]}
+    return {**names, "hidden_dims": mlp["hidden_list"]}
 
 
 def _liif(args: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +137,12 @@ def _liif(args: dict[str, Any]) -> dict[str, Any]:
 
 def _metasr(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "metasr", "hidden_dims": [256]}
+
+
+def _msit(args: dict[str, Any]) -> dict[str, Any]:
+    require(args, "args", imnet_num=1, conv_num=1)
+    own = {"kernels": args["MsC_heads"], "query_kernels": args["MsSA_q"], "fem": args["use_lem"]}
+    return {"name": "msit", **_stage(args), **own}
 
 
 _MLP = {"in_dim": None, "out_dim": None, "hidden_list": None}
@@ -181,6 +190,30 @@ SYSTEMS = {
         _liif,
     ),
     "metasr": System("https://github.com/yinboc/liif", "BSD-3-Clause", {"encoder_spec": None}, _metasr),
+    "amsit": System(
+        "https://github.com/Jinchen2028/MSIT",
+        "MIT",
+        {
+            "encoder_spec": None,
+            "imnet_spec": None,
+            "pb_spec": None,
+            "pe_spec": None,
+            "base_dim": 192,
+            "head": 8,
+            "r": 3,
+            "imnet_num": 1,
+            "conv_num": 1,
+            "is_cell": True,
+            "local_attn": True,
+            "verbose": False,
+            "use_lem": True,
+            "MsC_heads": 16,
+            "MsSA_q": 4,
+        },
+        _msit,
+        msit_weights,
+        "Re-parameterised kernels (RIM) are folded into plain ones; the other values are unchanged.",
+    ),
 }
 
 
@@ -249,7 +282,7 @@ def _provenance(path: Path, epoch: Any, system: System) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     trained = f", saved after epoch {epoch}" if type(epoch) is int and abs(epoch) < 10**9 else ""
     return (
-        f"## Source\n\n`{path.name}`{trained}; SHA-256 `{digest}`. The values are unchanged.\n\nThe code "
+        f"## Source\n\n`{path.name}`{trained}; SHA-256 `{digest}`. {system.changed}\n\nThe code "
         f"that writes such checkpoints is under the {system.license} licence, and so are those published "
         "with it; one that you trained yourself is yours."
     )

@@ -47,6 +47,19 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the input, as Pillow's crop takes it; fractions allowed."""
 
 
+class Frame(NamedTuple):
+    """Where an image lies in the picture that it is a part of.
+
+    Attributes:
+        top, left: row and column of its first pixel.
+        whole: (h, w) of the picture.
+    """
+
+    top: int
+    left: int
+    whole: Size
+
+
 def output_size(
     h: float, w: float, scale: float | Sequence[float] | None = None, size: Sequence[int] | None = None
 ) -> Size:

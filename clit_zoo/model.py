@@ -18,7 +18,7 @@ from .decoders.base import Decoder, Normalisation, Progress
 from .encoders import build_encoder
 from .encoders.base import Encoder
 from .errors import ConfigError, ImageError
-from .geometry import Box, Coords, Pixels, Size, Where
+from .geometry import Box, Coords, Frame, Pixels, Size, Where
 from .imaging.alpha import enlarge_alpha, fill_hidden
 from .tiles import Tiles
 from .zoo.config import ModelConfig
@@ -103,11 +103,13 @@ class SuperResolver(nn.Module):
         if reason is not None:
             raise ConfigError(f"backend {self.backend!r} cannot serve this model: {reason}")
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor, frame: Frame | None = None) -> Encoded:
         """What belongs to the pictures and not to a position, computed once.
 
         Args:
             image: (B, 3, h, w) in [0, 1], any h, w >= 1.
+            frame: where it lies in the picture that it is a part of, as ``Tiles`` cut them; of the whole
+                picture's decoding the part then gives its pixels, but for a margin.
 
         Raises:
             ImageError: ``image`` is not of that shape.
@@ -118,7 +120,9 @@ class SuperResolver(nn.Module):
         x = self._normalisation.normalise(image).to(torch.promote_types(self.dtype, torch.float32))
         # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
         x = x.contiguous(memory_format=torch.channels_last)
-        return Encoded(size, self.decoder.prepare(self.encoder(x.to(self.dtype)), x))
+        given = (self.encoder(x.to(self.dtype)), x)
+        framed = getattr(self.decoder, "framed", False)
+        return Encoded(size, self.decoder.prepare(*given, *([frame] * framed)))
 
     def decode(self, encoded: Encoded, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours of encoded pictures at positions. Positions are constants: no gradient reaches them.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .decoders.base import Decoder, Progress
 from .encoders.base import Encoder
-from .geometry import Axis, Pixels
+from .geometry import Axis, Frame, Pixels
 
 WHOLE_PIXELS = 1 << 20
 """A picture of at most so many pixels is one tile."""
@@ -38,7 +38,7 @@ class Codec(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def encode(self, image: Tensor) -> Any: ...
+    def encode(self, image: Tensor, frame: Frame | None = None) -> Any: ...
 
     def decode(self, encoded: Any, where: Pixels, *, progress: Progress | None = None) -> Tensor: ...
 
@@ -62,11 +62,11 @@ class Tiles:
 
     def __init__(self, model: Codec, color: Tensor):
         self.model, self.batch, self.size = model, color.shape[0], (color.shape[2], color.shape[3])
-        reach = model.encoder.reach
+        reach = (model.encoder.reach, model.decoder.reach)
         # even, because a position half-way between two pixels goes to the even one
         self.grid = math.lcm(model.encoder.grid, 2)
-        whole = reach is None or math.prod(self.size) <= WHOLE_PIXELS
-        self.margin = 0 if reach is None else reach + model.decoder.reach
+        whole = None in reach or math.prod(self.size) <= WHOLE_PIXELS
+        self.margin = sum(n or 0 for n in reach)
         self.edges = [[0, n] if whole else _cuts(n, self.grid) for n in self.size]
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -110,7 +110,8 @@ class Tiles:
                 return self._kept[i, j]
         assert self._color is not None
         (top, bottom), (left, right) = self._around(i, 0), self._around(j, 1)
-        encoded = self.model.encode(self._color[:, :, top:bottom, left:right].to(self.model.device))
+        color = self._color[:, :, top:bottom, left:right].to(self.model.device)
+        encoded = self.model.encode(color, Frame(top, left, self.size))
         with self._lock:
             self._kept[i, j] = encoded
             while len(self._kept) > 1 and len(self._kept) * self.batch * TILE_SIDE**2 > KEPT_PIXELS:

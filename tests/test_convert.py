@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import zipfile
 
@@ -121,6 +122,45 @@ def same(folder, sd):
     return {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == given
 
 
+def msit_checkpoint(rim=True):
+    """As the authors write it after training's second stage, or, plain, after the first."""
+    torch.manual_seed(0)
+    args = {
+        key: ARGS[key] for key in ("base_dim", "head", "r", "is_cell", "local_attn", "pb_spec", "imnet_spec")
+    }
+    args |= {
+        "encoder_spec": EDSR,
+        "imnet_num": 1,
+        "conv_num": 1,
+        "use_lem": True,
+        "MsC_heads": 2,
+        "MsSA_q": 4,
+    }
+    shapes = {"conv_ch": (16, 8, 1, 1), "amsno.sim0": (32, 8, 1, 1), "amsno.sim1": (16, 32, 1, 1)}
+    shapes |= {"amsno.proj": (16, 16, 1, 1), "multi_conv_qs.0.proj0": (16, 16, 1, 1)}
+    shapes |= {"multi_conv_qs.0.proj1": (32, 4, 1, 1), "multi_conv_qs.0.proj2": (16, 32, 1, 1)}
+    shapes |= {name: shape for name, shape in DECODER_SHAPES.items() if "imnets.0" in name or "pb_" in name}
+    convs = {f"amsno.Ms_conv_{i + 1}": (8, 8, 3 + 2 * i, 3 + 2 * i) for i in range(2)}
+    convs |= {f"multi_conv_qs.0.local_conv_{i + 1}": (4, 4, 3 + 2 * i, 3 + 2 * i) for i in range(4)}
+    sd = tensors({**EDSR_SHAPES, **shapes, **convs, "conv_vs.0": (16, 16, *CONV)})
+    sd |= {f"amsno.{name}.weight": torch.randn(16, 16, 1, 1) for name in "vs"}
+    mask = torch.zeros(16, 1, 3, 3)
+    mask[0::4, 0, 1, 2] = mask[1::4, 0, 1, 0] = mask[2::4, 0, 2, 1] = mask[3::4, 0, 0, 1] = 1
+    mask[4::8, 0, 0, 2] = mask[5::8, 0, 2, 0] = mask[6::8, 0, 2, 2] = mask[7::8, 0, 0, 0] = 1
+    sd |= {"amsno.lem.mask": mask, "amsno.lem.mix_margin": torch.tensor(1.0)}
+    for name in ("amsno.bn", "multi_conv_qs.0.bn"):
+        sd |= {f"{name}.{part}": torch.rand(32) for part in ("weight", "bias", "running_mean", "running_var")}
+        sd[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    if rim:
+        for name in [*convs, "conv_vs.0"]:
+            planes = math.prod(sd[f"{name}.weight"].shape[:2])
+            sd[f"{name}.convmap.weight"] = torch.randn(planes, 1, 3, 3)
+            sd[f"{name}.linear.weight"] = torch.randn(planes, 1, 1, 1)
+    optimizer = {"name": "adam", "args": {"lr": 1e-5}, "sd": {"state": {}, "param_groups": []}}
+    model = {"name": "amsit", "args": copy.deepcopy(args), "sd": sd}
+    return {"model": model, "optimizer": optimizer, "epoch": 1050, "state": torch.get_rng_state()}
+
+
 def convert(content, tmp_path, **options):
     torch.save(content, tmp_path / "epoch-last.pth")
     return convert_checkpoint(tmp_path / "epoch-last.pth", tmp_path / "my model", **options)
@@ -179,6 +219,48 @@ def test_metasr(tmp_path):
     assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": False}
     assert same(folder, content["model"]["sd"])
     assert "https://github.com/yinboc/liif" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("rim", [True, False])
+def test_msit(tmp_path, rim):
+    content = msit_checkpoint(rim)
+    folder = convert(content, tmp_path, name="mine")
+    assert ModelConfig.from_json(folder / "config.json").decoder == {
+        "name": "msit", "dim": 16, "heads": 2, "radius": 1, "kernels": 2, "query_kernels": 4, "fem": True,
+        "hidden_dims": [8, 12],
+    }  # fmt: skip
+    sd, weights = content["model"]["sd"], from_pretrained(folder, device="cpu").state_dict()
+    left_out = (
+        "_mean.weight",
+        "_mean.bias",
+        "convmap.weight",
+        "linear.weight",
+        "tracked",
+        "mask",
+        "mix_margin",
+    )
+    given = {name: t for name, t in sd.items() if not name.endswith(left_out)}
+    assert {name.removeprefix("decoder.") for name in weights} == set(given)
+    for name, found in weights.items():
+        kernel = given[name.removeprefix("decoder.")]
+        stem = name.removeprefix("decoder.").removesuffix("weight")
+        if f"{stem}convmap.weight" in sd:
+            learnt, factor = (
+                sd[f"{stem}{part}.weight"].view(*kernel.shape[:2], -1) for part in ("convmap", "linear")
+            )
+            padded = torch.nn.functional.pad(kernel, (1, 1, 1, 1))
+            side = kernel.shape[-1]
+            seen = sum(
+                padded[..., y : y + side, x : x + side] * learnt[..., 3 * y + x, None, None]
+                for y in range(3)
+                for x in range(3)
+            )
+            kernel = kernel + seen * kernel * factor.unsqueeze(-1)
+            torch.testing.assert_close(found, kernel, rtol=1e-6, atol=1e-6)
+        else:
+            assert torch.equal(found, kernel)
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/Jinchen2028/MSIT" in card and "MIT licence" in card and "folded" in card
 
 
 def test_rdn(tmp_path):
@@ -359,6 +441,43 @@ def test_content_is_checked(tmp_path, made, change, error, message):
     change(content)
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)
+
+
+CONV_1 = "amsno.Ms_conv_1"
+MSIT_CHANGES = [
+    (set_at(*SPEC, "imnet_num", 2), ConfigError, "imnet_num is 2"),
+    (set_at(*SPEC, "is_cell", False), ConfigError, "is_cell is false"),
+    (set_at(*SPEC, "MsC_heads", 3), ConfigError, r"decoder.dim \(16\) must divide by decoder.kernels \(3\)"),
+    (set_at(*SPEC, "gamma", 3), ConfigError, "args.gamma is unknown"),
+    (set_at(*SPEC, "use_lem", 1), ConfigError, "fem must be true or false"),
+    (set_at("model", "sd", []), WeightsError, "model.sd must be a dict"),
+    (drop(f"{CONV_1}.linear.weight"), WeightsError, f"{CONV_1}.linear.weight are not the three tensors"),
+    (drop(f"{CONV_1}.weight"), WeightsError, f"{CONV_1}.linear.weight are not the three tensors"),
+    (drop(f"{CONV_1}.convmap.weight"), WeightsError, "1 tensor unknown .*linear.weight"),
+    (drop(f"{CONV_1}.bias"), WeightsError, r"1 tensor missing \(decoder.amsno.Ms_conv_1.bias\)"),
+    (drop("amsno.bn.running_var"), WeightsError, "1 tensor missing"),
+    (
+        set_at(*SD, f"{CONV_1}.convmap.weight", torch.zeros(64, 1, 5, 5)),
+        WeightsError,
+        "not the three tensors",
+    ),
+    (set_at(*SD, f"{CONV_1}.weight", torch.zeros(0, 8, 3, 3)), WeightsError, "not the three tensors"),
+    (set_at(*SD, f"{CONV_1}.weight", torch.full((8, 8, 3, 3), torch.nan)), WeightsError, "not finite"),
+    (set_at(*SD, "amsno.Ms_conv_3.convmap.weight", torch.zeros(1)), WeightsError, "not the three tensors"),
+    (set_at(*SD, "multi_conv_qs.1.proj0.bias", torch.zeros(16)), WeightsError, "1 tensor unknown"),
+    (set_at(*SD, "amsno.lem.mix_margin", torch.tensor(2.0)), WeightsError, "mix_margin is missing, or not"),
+    (set_at(*SD, "amsno.lem.mask", torch.zeros(16, 1, 3, 3)), WeightsError, "mask is missing, or not"),
+    (drop("amsno.lem.mask"), WeightsError, "mask is missing, or not"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), MSIT_CHANGES)
+def test_msits_content_is_checked(tmp_path, change, error, message):
+    content = msit_checkpoint()
+    change(content)
+    with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
+    assert not (tmp_path / "my model" / "config.json").exists()
 
 
 RDN_CHANGES = [("RDNconfig", "C"), ("RDNconfig", ["A"]), ("RDNkSize", 5), ("no_upsampling", False)]

@@ -3,18 +3,26 @@
 ``base.Decoder`` says what one is. A new one is its class, a row in ``DECODERS`` here, and a row in
 ``zoo/schema.py``, which bounds what a config.json may ask for.
 
-``positions``, ``corners``, ``mlp`` and ``sampling`` are what several papers share; ``bands``, ``blocks`` and
-``compiled`` serve CLIT's cascade and its kernels.
+``positions``, ``corners``, ``mlp`` and ``sampling`` are what several papers share; ``bands``, ``banded``,
+``blocks`` and ``compiled`` serve CLIT's stages and their kernels.
 """
 
 from typing import Any
 
 from .base import Decoder
+from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
 from .metasr import MetaSR
+from .msit import MSIT
 
-DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF, "metasr": MetaSR}
+DECODERS: dict[str, Any] = {
+    "clit": CLIT,
+    "liif": LIIF,
+    "ciaosr": CiaoSR,
+    "metasr": MetaSR,
+    "msit": MSIT,
+}
 
 
 def build_decoder(name: str, in_channels: int, **settings: Any) -> Decoder:

@@ -40,14 +40,16 @@ class Decoder(Protocol):
     the paper's values as defaults. Parameter names are those of the authors' checkpoints. Calls leave nothing
     behind in the module, so threads may share it and what ``prepare`` returns. One whose paper normalises
     otherwise than LIIF has its own ``normalisation``: a ``Normalisation``, or a module with its two methods.
+    One whose colours depend on the size of the whole picture has ``framed = True``, and its ``prepare`` takes
+    a ``Frame`` besides, None for a whole picture.
 
     Attributes:
         reach: how far positions see: a colour depends on no feature pixel of the encoder's map more than so
-            many rows or columns from the nearest one.
+            many rows or columns from the nearest one. None where all is read.
         backend: who computes, one of ``clit_kernels.BACKENDS``; "auto" takes the fastest that can.
     """
 
-    reach: int
+    reach: int | None
     backend: str
 
     def prepare(self, features: Tensor, image: Tensor) -> Any:

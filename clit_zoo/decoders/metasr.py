@@ -30,12 +30,12 @@ from .positions import Place, read
 from .predicted import (
     Block,
     Lines,
+    bordered,
     by_phase,
     by_phase_pays,
     by_pixel,
     contract,
     crossed,
-    framed,
     hidden,
     in_parts,
     lookup,
@@ -76,9 +76,9 @@ class MeanShift(nn.Module):
 
 
 class Prepared(NamedTuple):
-    """``framed`` (B, h + 2, w + 2, C): the encoder's map, channels last, with zeros around."""
+    """``bordered`` (B, h + 2, w + 2, C): the encoder's map, channels last, with zeros around."""
 
-    framed: Tensor
+    bordered: Tensor
 
 
 class MetaSR(nn.Module):
@@ -99,7 +99,7 @@ class MetaSR(nn.Module):
 
     def prepare(self, features: Tensor, image: Tensor) -> Prepared:
         """The features as they will be read; see ``Decoder``."""
-        return Prepared(framed(features))
+        return Prepared(bordered(features))
 
     def plan(self, h: int, w: int, where: Where) -> list[Size]:
         """One map: the encoder's; see ``Decoder``."""
@@ -107,16 +107,16 @@ class MetaSR(nn.Module):
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions: by phase where there are few, else by pixel; see ``Decoder``."""
-        features = prepared.framed[:, 1:-1, 1:-1]
+        features = prepared.bordered[:, 1:-1, 1:-1]
         if self.backend == "reference":
             return self.reference(features.permute(0, 3, 1, 2), where)
         scale = self._scale(where, features)
         if isinstance(where, Pixels):
             pays = by_phase_pays(where, *features.shape[1:3])
             begin = partial(self._by_phase if pays else self._by_pixel, scale)
-            return over_window(where, prepared.framed, upper_left, begin, progress=progress)
+            return over_window(where, prepared.bordered, upper_left, begin, progress=progress)
         y, x = self._places(where, features)
-        found = lookup(prepared.framed, self.imnet, y.index.shape[1])
+        found = lookup(prepared.bordered, self.imnet, y.index.shape[1])
 
         def colors(y: Place, x: Place) -> Tensor:
             given = self._given(y.offset, x.offset, scale)

@@ -11,7 +11,7 @@ by phase
 by pixel
     f(p) M_j, 3 (J + 1) numbers, are made once for each feature pixel. Serves any positions.
 
-Feature maps come ``framed``: channels last and with a row and column of zeros around them.
+Feature maps come ``bordered``: channels last and with a row and column of zeros around them.
 """
 
 import math
@@ -100,14 +100,14 @@ def by_phase_pays(where: Pixels, h: int, w: int) -> bool:
     return where.rows.phases(h) * where.cols.phases(w) <= min(MOST_PHASES, h * w // PIXELS_A_PHASE)
 
 
-def framed(features: Tensor) -> Tensor:
+def bordered(features: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h + 2, w + 2, C) with zeros around."""
     return F.pad(features.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
 
 
-def unfolded(framed: Tensor) -> Tensor:
+def unfolded(bordered: Tensor) -> Tensor:
     """The 3x3 features around each pixel, (B, h + 2, w + 2, C) -> (B, h, w, 9C), taps before channels."""
-    taps = framed.unfold(1, 3, 1).unfold(2, 3, 1)
+    taps = bordered.unfold(1, 3, 1).unfold(2, 3, 1)
     return taps.permute(0, 1, 2, 4, 5, 3).flatten(3)
 
 
@@ -214,7 +214,7 @@ class Block(NamedTuple):
 
 def over_window(
     where: Pixels,
-    framed: Tensor,
+    bordered: Tensor,
     lines: Callable[[Axis, int], Lines],
     begin: Callable[[Lines, Lines], Callable[[Block], Tensor]],
     *,
@@ -224,12 +224,12 @@ def over_window(
 
     Args:
         where: its positions.
-        framed: (B, h + 2, w + 2, C) the map.
+        bordered: (B, h + 2, w + 2, C) the map.
         lines: what an axis reads of a map of n pixels.
         begin: from the rows' and columns' lines, what gives a block's colours (B, R, S, 3).
         progress: called after each row of blocks with the share done.
     """
-    batch, h, w = framed.shape[0], framed.shape[1] - 2, framed.shape[2] - 2
+    batch, h, w = bordered.shape[0], bordered.shape[1] - 2, bordered.shape[2] - 2
     (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS), where.cols.grown(LEAST_PIXELS)
     y, x = lines(rows, h), lines(cols, w)
     colors = begin(y, x)
@@ -237,7 +237,7 @@ def over_window(
     across = _cuts(cols, w, batch)
     for down in _cuts(rows, h, batch):
         for part in across:
-            found = colors(_block(framed, y, x, down, part))
+            found = colors(_block(bordered, y, x, down, part))
             if out is None:
                 out = found.new_empty(batch, rows.size, cols.size, 3)
             out[:, down, part] = found
@@ -248,21 +248,21 @@ def over_window(
     return out[:, above : above + height, before : before + width].flatten(1, 2)
 
 
-def lookup(framed: Tensor, imnet: MLP, count: int) -> Callable[[Tensor, Tensor], Tensor]:
+def lookup(bordered: Tensor, imnet: MLP, count: int) -> Callable[[Tensor, Tensor], Tensor]:
     """What gives the products (B, N, 3, J + 1) at listed pixels, rows and columns (B, N).
 
     Args:
-        framed: (B, h + 2, w + 2, C) the map.
+        bordered: (B, h + 2, w + 2, C) the map.
         imnet: the MLP.
         count: how many will be asked for of each image; where its pixels are fewer, each is computed once.
     """
-    batch, h, w = framed.shape[0], framed.shape[1] - 2, framed.shape[2] - 2
+    batch, h, w = bordered.shape[0], bordered.shape[1] - 2, bordered.shape[2] - 2
     if h * w <= count and batch * h * w <= MOST_LOOKED_UP:
-        table = products(unfolded(framed), imnet).flatten(3)
+        table = products(unfolded(bordered), imnet).flatten(3)
         return lambda y, x: read(table, y, x).unflatten(-1, (3, -1))
 
     def at(y: Tensor, x: Tensor) -> Tensor:
-        taps = [read(framed, y + i, x + j) for i in range(3) for j in range(3)]
+        taps = [read(bordered, y + i, x + j) for i in range(3) for j in range(3)]
         return products(torch.cat(taps, -1), imnet)
 
     return at
@@ -294,14 +294,14 @@ def in_parts(
     return torch.cat(parts, 1) if parts else y.offset.new_zeros(batch, 0, 3)
 
 
-def _block(framed: Tensor, y: Lines, x: Lines, rows: slice, cols: slice) -> Block:
+def _block(bordered: Tensor, y: Lines, x: Lines, rows: slice, cols: slice) -> Block:
     parts, spans = [], []
     for lines, cut in ((y, rows), (x, cols)):
         corners = [corner.part(cut.start, cut.stop) for corner in lines.corners]
         start = min(corner.pixel[0] for corner in corners)
         spans.append(slice(start, max(corner.pixel[-1] for corner in corners) + 3))  # with its frame
         parts.append([Line([p - start for p in c.pixel], c.phase) for c in corners])
-    return Block(rows, cols, unfolded(framed[:, spans[0], spans[1]]), *parts)
+    return Block(rows, cols, unfolded(bordered[:, spans[0], spans[1]]), *parts)
 
 
 def _cuts(axis: Axis, n: int, batch: int) -> list[slice]:

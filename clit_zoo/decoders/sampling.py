@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clit_kernels import Grid, Points
+from clit_kernels import Points
 from clit_kernels.queries import gather_pixels
 
 Padding = Literal["zeros", "border"]
@@ -16,22 +16,16 @@ def resample_axis(x: Tensor, dim: int, index: Tensor, offset: Tensor, padding: P
     n = x.shape[dim]
     low = index - (offset < 0).long()
     fraction = offset + (offset < 0).to(offset.dtype)
+    lines = x.movedim(dim, 0).contiguous()  # copied line by line: number by number takes 8 times as long
     total: Tensor | None = None
     for pixel, weight in ((low, 1 - fraction), (low + 1, fraction)):
         if padding == "zeros":
             weight = weight * ((pixel >= 0) & (pixel < n)).to(weight.dtype)
-        shape = [1] * x.dim()
-        shape[dim] = -1
-        part = x.index_select(dim, pixel.clamp(0, n - 1)) * weight.to(x.dtype).view(shape)
-        total = part if total is None else total + part
+        read, weight = lines.index_select(0, pixel.clamp(0, n - 1)), weight.to(x.dtype)
+        weight = weight.view(-1, *[1] * (x.dim() - 1))
+        total = read * weight if total is None else torch.addcmul(total, read, weight)
     assert total is not None
-    return total
-
-
-def resample_grid(x: Tensor, grid: Grid, padding: Padding) -> Tensor:
-    """``x`` (B, C, h, w) at a grid's rows and columns -> (B, C, R, S)."""
-    rows = resample_axis(x, 2, grid.row, grid.row_offset, padding)
-    return resample_axis(rows, 3, grid.col, grid.col_offset, padding)
+    return total.movedim(0, dim)
 
 
 def sample_border(x: Tensor, points: Points) -> Tensor:

@@ -58,7 +58,7 @@ def from_pil(
             notices.append(notice)
             kept = kept._replace(icc=None)
         samples = np.asarray(plain)
-    if image.info.get("bit_depth", 8) > 8:  # pillow-heif's
+    if image.info.get("bit_depth", 8) > 8:  # pillow-heif's, and AVIF's by files.py
         notices.append(f"{source}: its {image.info['bit_depth']}-bit samples were read as 8 bits.")
     return upright_picture(
         samples,

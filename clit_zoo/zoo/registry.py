@@ -58,6 +58,7 @@ class System:
         decoder, parameters: its settings in the paper's size, and how many parameters they make.
         light, light_parameters: the same behind the light encoder; None where there is no such row.
         status: what the summary says of its numbers.
+        encoders: those that its paper has.
     """
 
     title: str
@@ -66,6 +67,7 @@ class System:
     light: dict[str, Any] | None = None
     light_parameters: int = 0
     status: str = "as in the paper"
+    encoders: tuple[str, ...] = ("edsr", "rdn", "swinir")
 
 
 # All encoders put out 64 channels, so a model has its encoder's parameters and its decoder's.
@@ -76,13 +78,22 @@ _ENCODERS = {
 }
 _LIGHT_ENCODER = ({"name": "edsr", "blocks": 12}, 924_992)
 _LIGHT_MLP = [128, 64, 64, 64]
-_LIGHT_CLIT = {"name": "clit", "dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
+_LIGHT_STAGE = {"dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
+_LIGHT_CLIT = {"name": "clit", **_LIGHT_STAGE}
 _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
     "metasr": System(
         "Meta-SR", {"name": "metasr"}, 445_120, {"name": "metasr", "hidden_dims": [64]}, 112_576
+    ),
+    "msit": System(
+        "MSIT",
+        {"name": "msit"},
+        6_903_563,
+        {"name": "msit", **_LIGHT_STAGE, "kernels": 4, "query_kernels": 2},
+        245_255,
+        encoders=("edsr", "rdn"),
     ),
 }
 
@@ -101,7 +112,8 @@ def _rows() -> Iterator[Entry]:
     says = "edsr-light-lit for JPEGs, noise and blur"
     yield row("edsr-light-lit-photo", encoder, lit.light, size + lit.light_parameters, says)
     for suffix, system in _SYSTEMS.items():
-        for name, (title, encoder_size) in _ENCODERS.items():
+        for name in system.encoders:
+            title, encoder_size = _ENCODERS[name]
             says = f"{title} with {system.title}, {system.status}"
             yield row(
                 f"{name}-{suffix}", {"name": name}, system.decoder, encoder_size + system.parameters, says

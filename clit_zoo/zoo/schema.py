@@ -102,6 +102,14 @@ def _rule_clit(s: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.heads ({s['heads']}).")
 
 
+def _rule_msit(s: dict[str, Any], where: str) -> None:
+    for key in ("heads", "kernels", "query_kernels"):
+        if s["dim"] % s[key]:
+            raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.{key} ({s[key]}).")
+    if s["fem"] and s["dim"] % 8:
+        raise ConfigError(f"{where}.dim ({s['dim']}) must divide by 8, or {where}.fem be false.")
+
+
 ENCODERS: dict[str, Part] = {
     "edsr": Part(
         'Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017',
@@ -158,6 +166,28 @@ DECODERS: dict[str, Part] = {
         'Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019 '
         "(arXiv:1903.00875)",
         {"hidden_dims": Numbers((256,), (1, 8), 8, 2048), "original": Bool(False)},
+    ),
+    "ciaosr": Part(
+        'Cao et al., "CiaoSR: Continuous Implicit Attention-in-Attention Network for Arbitrary-Scale Image '
+        'Super-Resolution", CVPR 2023 (arXiv:2212.04362)',
+        {
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "tile": Number(192, 16, 1024),
+        },
+    ),
+    "msit": Part(
+        'Zhu et al., "Multi-Scale Implicit Transformer with Re-parameterize for Arbitrary-Scale '
+        'Super-Resolution", 2024 (arXiv:2403.06536)',
+        {
+            "dim": Number(256, 8, 1024),
+            "heads": Number(8, 1, 64),
+            "radius": Number(3, 0, 12),
+            "kernels": Number(16, 1, 16),
+            "query_kernels": Number(4, 1, 16),
+            "fem": Bool(True),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+        },
+        _rule_msit,
     ),
 }
 

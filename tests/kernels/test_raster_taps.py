@@ -5,7 +5,7 @@ import torch
 from op_cases import random_map, rng
 
 from clit_kernels.grouping import crop
-from clit_kernels.raster_taps import blend, contract, scale
+from clit_kernels.raster_taps import blend, contract, project
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 CASES = [(1, 1, 2), (3, 1, 2), (2, 3, 1), (1, 5, 4)]
@@ -38,7 +38,9 @@ def test_values(case):
     products = (x * taps(padded)).unflatten(-1, (heads, -1)).sum(-1)
     torch.testing.assert_close(contract(x, padded, heads), products)
     scaled = taps(padded) * weights.repeat_interleave(4 // heads, -1)
-    torch.testing.assert_close(scale(weights, padded), scaled.movedim(0, -2))
+    matrix = torch.randn(3, scaled.shape[0] * 4, generator=rng(4), dtype=torch.float64)
+    expected = scaled.movedim(0, -2).flatten(-2) @ matrix.T
+    torch.testing.assert_close(project(weights, padded, matrix), expected)
     blended = (taps(padded) * weights[..., :1]).sum(0)
     torch.testing.assert_close(blend(weights[..., :1], padded), blended)
 
@@ -47,6 +49,7 @@ def test_values(case):
 def test_gradients(case):
     x, padded, weights = inputs(*case)
     assert torch.autograd.gradcheck(lambda a, b: contract(a, b, case[2]), (x, padded), fast_mode=True)
-    assert torch.autograd.gradcheck(scale, (weights, padded), fast_mode=True)
+    matrix = torch.randn(3, case[1] ** 2 * 4, generator=rng(4), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(project, (weights, padded, matrix), fast_mode=True)
     fixed = weights[..., :1].detach()
     assert torch.autograd.gradcheck(lambda b: blend(fixed, b), padded, fast_mode=True)

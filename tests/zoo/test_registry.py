@@ -7,12 +7,13 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "metasr"]
+SYSTEMS = ["lit", "clit", "liif", "metasr", "msit"]
 
 
 def test_list():
     light = [f"edsr-light-{d}" for d in SYSTEMS]
     names = [*light, "edsr-light-lit-photo", *(f"{e}-{d}" for d in SYSTEMS for e in ENCODERS)]
+    names.remove("swinir-msit")  # its paper has no such model
     assert registry.list_models() == names
     assert registry.list_models("rdn-*") == [f"rdn-{d}" for d in SYSTEMS]
     assert registry.list_models("*-CLIT") == ["edsr-light-clit", "edsr-clit", "rdn-clit", "swinir-clit"]

@@ -38,7 +38,7 @@ class MemoryEstimate:
         precision = getattr(torch, dtype)
         self._model = parameters(config) * precision.itemsize
         with torch.device("meta"), torch.inference_mode():
-            model = SuperResolver(config, backend="torch").to(precision)
+            model = SuperResolver(config, backend="torch").to(precision).eval()
             image = torch.empty(1, 3, SAMPLE_SIDE, SAMPLE_SIDE)
             with _PeakBytes() as counted:
                 model.encode(image)

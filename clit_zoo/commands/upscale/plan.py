@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -98,13 +99,15 @@ class Naming:
             return output_format(self.out)
         return output_format(input_format if input_format in OUTPUTS else "png")
 
+    def folder(self, item: "Input") -> Path:
+        return item.path.parent if self.out is None else self.out / item.below
+
     def target(self, item: "Input", label: str, model: str, form: Format) -> Path:
         if self.single and self.out is not None:
             return self.out
         model = re.sub(r"[^A-Za-z0-9._-]+", "-", model)
         suffix = f"_{label}_{model}" if self.suffix is None else self.suffix
-        folder = item.path.parent if self.out is None else self.out / item.below
-        return folder / f"{item.path.stem}{suffix}{form.suffixes[0]}"
+        return self.folder(item) / f"{item.path.stem}{suffix}{form.suffixes[0]}"
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,18 @@ class Job:
     def place(self, sizing: Sizing, h: int, w: int) -> None:
         """Settle its sizes."""
         self.input_size, (self.output_size, self.box) = (h, w), sizing.place(h, w)
+
+    def run(
+        self, enlarge: Callable[["Job", Callable[[float], None]], None], progress: Callable[[float], None]
+    ) -> None:
+        """Let it be done, timed; an error is its own."""
+        began = time.monotonic()
+        try:
+            enlarge(self, progress)
+            self.status = "done"
+        except Exception as error:  # whatever it is, the next picture may be fine
+            self.fail(error)
+        self.seconds = round(time.monotonic() - began, 3)
 
     def fail(self, error: Exception | str) -> None:
         """Let it fail with an error's words, whatever the error is: the next picture may be fine."""
@@ -224,8 +239,9 @@ def plan(
     flatten: bool = False,
     skip_existing: bool = False,
     overwrite: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> list[Job]:
-    """A Job for each input, with the model that suits it where ``model`` is None.
+    """A Job for each input of a shard (R, N), with the model that suits it where ``model`` is None.
 
     It has failed already where it cannot end well: unreadable, too large for its format, a name taken by
     another input's output or by a file that may not be replaced.
@@ -233,7 +249,7 @@ def plan(
     sources = {os.path.realpath(item.path) for item in inputs if isinstance(item, Input)}
     taken: dict[str, Path] = {}
     jobs = []
-    for item in inputs:
+    for item in _of_shard(inputs, naming, *shard):
         if isinstance(item, Job):
             jobs.append(item)
             continue
@@ -261,6 +277,20 @@ def plan(
         except Exception as error:
             job.fail(error)
     return jobs
+
+
+def _of_shard(
+    inputs: Sequence[Input | Job], naming: Naming, shard: int, shards: int
+) -> Iterator[Input | Job]:
+    """Every Nth of the inputs. Those whose outputs may get one name go together, so that a clash is seen."""
+    turns: dict[str, int] = {}
+    for item in inputs:
+        if isinstance(item, Job):
+            key = str(item.source)
+        else:
+            key = os.path.join(os.path.realpath(naming.folder(item)), item.path.stem)
+        if turns.setdefault(key.casefold(), len(turns)) % shards == shard:
+            yield item
 
 
 def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
