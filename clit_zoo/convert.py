@@ -2,8 +2,9 @@
 
 The training scripts of CLIT, LIIF and their relatives pickle {"model": {"name", "args", "sd"}, "optimizer",
 "epoch"}: "args" are the arguments of their classes, "sd" the tensors under the names that this library uses
-too. ``SYSTEMS`` has a row for each of them. A checkpoint may come from a stranger, so nothing in it is run,
-and what is not understood is refused: it could mean a model that computes something else.
+too. ``SYSTEMS`` has a row for each of them; CiaoSR's are of another form (``zoo.mmedit``). A checkpoint may
+come from a stranger, so nothing in it is run, and what is not understood is refused: it could mean a model
+that computes something else.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ClitZooError, ConfigError, WeightsError
-from .zoo import registry
+from .zoo import mmedit, registry
 from .zoo.checkpoint import arguments, read, require, spec, tensors
 from .zoo.config import ModelConfig, fields
 from .zoo.folder import model_card, write_model_folder
@@ -28,7 +29,7 @@ def convert_checkpoint(
     """Write the model of a checkpoint as a folder that ``from_pretrained`` loads.
 
     Args:
-        path: a .pth file written by the training script of one of ``SYSTEMS``.
+        path: a .pth file written by the training script of one of ``SYSTEMS``, or of CiaoSR.
         out_folder: where config.json, model.safetensors and README.md go; made if need be.
         name: what the model is called; by default as the registered model with the same settings, else as
             the folder.
@@ -56,13 +57,16 @@ def convert_checkpoint(
             "writes it at the end."
         )
     try:
-        fields(content, "the checkpoint", ("model",), ("optimizer", "epoch", "state"))
-        model = fields(content["model"], "model", ("name", "args", "sd"))
-        system = _system(model["name"])
-        args = arguments(model["args"], "args", system.arguments)
-        encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
+        if "state_dict" in content:
+            system, (encoder, decoder, given) = CIAOSR, mmedit.model_of(content)
+        else:
+            fields(content, "the checkpoint", ("model",), ("optimizer", "epoch", "state"))
+            model = fields(content["model"], "model", ("name", "args", "sd"))
+            system, given = _system(model["name"]), model["sd"]
+            args = arguments(model["args"], "args", system.arguments)
+            encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
         config = ModelConfig(name or _name(encoder, decoder, out_folder), encoder, decoder)
-        weights = tensors(system.weights(model["sd"]), config, _UNUSED[encoder["name"]])
+        weights = tensors(system.weights(given), config, _UNUSED[encoder["name"]])
         card = model_card(
             config,
             repo_id=out_folder.resolve().name,
@@ -145,6 +149,20 @@ def _msit(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "msit", **_stage(args), **own}
 
 
+def _lte(args: dict[str, Any]) -> dict[str, Any]:
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": _MLP})
+    require(mlp, "args.imnet_spec.args", out_dim=3)
+    return {"name": "lte", "dim": args["hidden_dim"], "hidden_dims": mlp["hidden_list"]}
+
+
+def _lte_plus(args: dict[str, Any]) -> dict[str, Any]:
+    require(args, "args", out_dim=3)
+    layers, dim = args["num_layer"], args["hidden_dim"]
+    if type(layers) is not int or layers not in range(1, 9):
+        raise ConfigError(f"args.num_layer is {show(layers)}; allowed is 1 to 8.")
+    return {"name": "lte", "dim": dim, "hidden_dims": [dim] * layers, "plus": True}
+
+
 _MLP = {"in_dim": None, "out_dim": None, "hidden_list": None}
 _POSITION = {
     "posenc_type": None,
@@ -214,14 +232,28 @@ SYSTEMS = {
         msit_weights,
         "Re-parameterised kernels (RIM) are folded into plain ones; the other values are unchanged.",
     ),
+    "lte": System(
+        "https://github.com/jaewon-lee-b/lte",
+        "BSD-3-Clause",
+        {"encoder_spec": None, "imnet_spec": None, "hidden_dim": 256},
+        _lte,
+    ),
+    "lte-fast": System(
+        "https://github.com/jaewon-lee-b/lte",
+        "BSD-3-Clause",
+        {"encoder_spec": None, "num_layer": 3, "hidden_dim": 256, "out_dim": 3},
+        _lte_plus,
+    ),
 }
+
+CIAOSR = System("https://github.com/caojiezhang/CiaoSR", "CC-BY-NC-4.0", {}, dict)
 
 
 def _system(name: Any) -> System:
     if not isinstance(name, str) or name not in SYSTEMS:
         raise ConfigError(
-            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)} (the paper's LIT is "
-            "'clit' with imnet_num 1; the name 'lit' stands for a variant with a frequency branch)."
+            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)}, ciaosr (the paper's LIT "
+            "is 'clit' with imnet_num 1; the name 'lit' stands for a variant with a frequency branch)."
         )
     return SYSTEMS[name]
 

@@ -161,6 +161,22 @@ def msit_checkpoint(rim=True):
     return {"model": model, "optimizer": optimizer, "epoch": 1050, "state": torch.get_rng_state()}
 
 
+def lte_checkpoint(plus=False, encoder=EDSR, shapes=EDSR_SHAPES, channels=8):
+    torch.manual_seed(0)
+    decoder = {"coef": (8, channels, *CONV), "freq": (8, channels, *CONV)}
+    args = {"encoder_spec": encoder, "hidden_dim": 8}
+    if plus:
+        decoder |= {f"layers.{i}": (out, 8, 1, 1) for i, out in ((0, 8), (2, 8), (4, 3))}
+        args |= {"num_layer": 2, "out_dim": 3}
+    else:
+        decoder |= {"imnet.layers.0": (12, 8), "imnet.layers.2": (10, 12), "imnet.layers.4": (3, 10)}
+        args["imnet_spec"] = {"name": "mlp", "args": {"out_dim": 3, "hidden_list": [12, 10]}}
+    content = liif_checkpoint()
+    sd = tensors({**shapes, **decoder}) | {"phase.weight": torch.randn(4, 2)}
+    content["model"] = {"name": "lte-fast" if plus else "lte", "args": copy.deepcopy(args), "sd": sd}
+    return content
+
+
 def convert(content, tmp_path, **options):
     torch.save(content, tmp_path / "epoch-last.pth")
     return convert_checkpoint(tmp_path / "epoch-last.pth", tmp_path / "my model", **options)
@@ -261,6 +277,25 @@ def test_msit(tmp_path, rim):
             assert torch.equal(found, kernel)
     card = (folder / "README.md").read_text()
     assert "https://github.com/Jinchen2028/MSIT" in card and "MIT licence" in card and "folded" in card
+
+
+@pytest.mark.parametrize("plus", [False, True])
+def test_lte(tmp_path, plus):
+    content = lte_checkpoint(plus)
+    folder = convert(content, tmp_path, name="mine")
+    widths = [8, 8] if plus else [12, 10]
+    assert ModelConfig.from_json(folder / "config.json").decoder == {
+        "name": "lte",
+        "dim": 8,
+        "hidden_dims": widths,
+        "plus": plus,
+        "max_scale_cell": 4.0,
+    }
+    weights = from_pretrained(folder, device="cpu").decoder.state_dict()
+    given = {k: t for k, t in content["model"]["sd"].items() if not k.startswith("encoder.")}
+    assert {k: t.tolist() for k, t in weights.items()} == {k: t.tolist() for k, t in given.items()}
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/jaewon-lee-b/lte" in card and "BSD-3-Clause" in card
 
 
 def test_rdn(tmp_path):
@@ -478,6 +513,32 @@ def test_msits_content_is_checked(tmp_path, change, error, message):
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)
     assert not (tmp_path / "my model" / "config.json").exists()
+
+
+LTE_CHANGES = [
+    (False, set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
+    (False, set_at(*SPEC, "imnet_spec", "args", "out_dim", 4), ConfigError, "out_dim is 4"),
+    (False, set_at(*SPEC, "num_layer", 3), ConfigError, "args.num_layer is unknown"),
+    (False, set_at("model", "name", "lte-fast"), ConfigError, "args.imnet_spec is unknown"),
+    (False, set_at(*SPEC, "hidden_dim", 9), ConfigError, "dim .9. must be even"),
+    (False, drop("phase.weight"), WeightsError, r"1 tensor missing \(decoder.phase.weight\)"),
+    (False, set_at(*SD, "phase.bias", torch.zeros(4)), WeightsError, "1 tensor unknown"),
+    (True, set_at(*SPEC, "imnet_spec", None), ConfigError, "args.imnet_spec is unknown"),
+    (True, set_at(*SPEC, "out_dim", 4), ConfigError, "out_dim is 4"),
+    (True, set_at(*SPEC, "num_layer", 10**9), ConfigError, "num_layer is 1000000000; allowed is 1 to 8"),
+    (True, set_at(*SPEC, "num_layer", 2.0), ConfigError, "num_layer is 2.0; allowed is 1 to 8"),
+    (True, set_at(*SPEC, "num_layer", 3), WeightsError, "tensors missing"),
+    (True, drop("layers.2.bias"), WeightsError, r"1 tensor missing \(decoder.layers.2.bias\)"),
+    (True, set_at(*SD, "layers.4.weight", torch.zeros(3, 8)), WeightsError, "shape 3×8, expected 3×8×1×1"),
+]
+
+
+@pytest.mark.parametrize(("plus", "change", "error", "message"), LTE_CHANGES)
+def test_ltes_content_is_checked(tmp_path, plus, change, error, message):
+    content = lte_checkpoint(plus)
+    change(content)
+    with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
 
 
 RDN_CHANGES = [("RDNconfig", "C"), ("RDNconfig", ["A"]), ("RDNkSize", 5), ("no_upsampling", False)]

@@ -13,6 +13,7 @@ from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
+from .lte import LTE
 from .metasr import MetaSR
 from .msit import MSIT
 
@@ -22,6 +23,7 @@ DECODERS: dict[str, Any] = {
     "ciaosr": CiaoSR,
     "metasr": MetaSR,
     "msit": MSIT,
+    "lte": LTE,
 }
 
 

@@ -26,6 +26,8 @@ SMALL = {
         "query_kernels": 2,
         "hidden_dims": [24],
     },
+    "lte": {"name": "lte", "dim": 12, "hidden_dims": [24, 16]},
+    "lte+": {"name": "lte", "dim": 10, "hidden_dims": [24], "plus": True},
 }
 HELD = {"ciaosr": 3 + 2 * 8 + 2 * 24}
 """Numbers that a view holds of each feature pixel, where they are more than ``3 + 24``."""
