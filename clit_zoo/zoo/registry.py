@@ -90,6 +90,9 @@ _SYSTEMS = {
     "metasr": System(
         "Meta-SR", {"name": "metasr"}, 445_120, {"name": "metasr", "hidden_dims": [64]}, 112_576
     ),
+    "metasr-original": System(
+        "the original Meta-SR", {"name": "metasr", "original": True}, 445_144, encoders=("rdn",)
+    ),
     "msit": System(
         "MSIT",
         {"name": "msit"},

@@ -113,6 +113,25 @@ def test_every_parameter_learns_and_the_size_is_the_papers():
     assert list(full.state_dict()) == [f"imnet.layers.{i}.{k}" for i in (0, 2) for k in ("weight", "bias")]
 
 
+def test_the_originals_means_are_trained_layers():
+    """Colours go through 255, ``sub_mean`` and ``add_mean``; at first these two undo each other."""
+    config = ModelConfig(
+        "x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "metasr", "original": True}
+    )
+    model, image = SuperResolver(config), torch.rand(2, 3, 5, 6)
+    shift = model.decoder.normalisation
+    colors = shift.normalise(image).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(colors[0, 0], 255 * (image[0, :, 0, 0] - torch.tensor(metasr.MEAN)))
+    torch.testing.assert_close(shift.restore(colors), image.flatten(2).transpose(1, 2))
+    model(image, (9, 10)).sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in shift.parameters())
+    shapes = {name: tuple(p.shape) for name, p in shift.named_parameters()}
+    assert shapes["sub_mean.weight"] == shapes["add_mean.weight"] == (3, 3, 1, 1) and len(shapes) == 4
+    with torch.no_grad():
+        whole, half = model(image, (9, 10)), model.to(torch.bfloat16)(image, (9, 10))
+    assert half.dtype == torch.float32 and (half - whole).abs().max() < 0.02 * (whole.max() - whole.min())
+
+
 @torch.no_grad()
 def test_the_formula_is_a_backend_and_triton_is_refused():
     model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "metasr"}))
