@@ -15,6 +15,7 @@ SMALL = {
     "clit": {"name": "clit", "dim": 16, "heads": 2, "radius": 2, "stages": 3, "hidden_dims": [24, 16]},
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
+    "metasr": {"name": "metasr", "hidden_dims": [24]},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 24},
     "msit": {
         "name": "msit",
