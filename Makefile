@@ -6,7 +6,12 @@ IN ?= examples/astronaut.png
 SCALE ?= 4
 OUT ?= out
 
+# PyTorch's builds for CPUs, where no GPU is seen: PyPI's for Linux bring 5 GB of CUDA and Triton.
+# TORCH_INDEX= takes PyPI's all the same, and TORCH_INDEX=https://download.pytorch.org/whl/rocm6.4, say, another.
+TORCH_INDEX ?= $(shell [ "$$(uname -s)" != Linux ] || nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 API := clit_zoo clit_zoo.model clit_zoo.pretrained clit_zoo.geometry clit_zoo.errors clit_zoo.encoders.base \
 	clit_zoo.decoders.base clit_zoo.convert clit_zoo.training clit_kernels
 SOURCES := pyproject.toml setup.py
@@ -28,7 +33,7 @@ lint: $(VENV)/.installed-dev  ## style, types and layers
 docs: $(VENV)/.installed-docs  ## the API page, into build/docs
 	$(BIN)/python -W error::UserWarning -m pdoc -d google -o build/docs $(API)
 
-compile-table: $(VENV)/.installed  ## compile every Triton kernel for GPUs that are not here
+compile-table: $(VENV)/.installed-test  ## compile every Triton kernel for GPUs that are not here
 	$(BIN)/python kernels/compile_table.py
 
 $(VENV)/bin/python:
@@ -37,20 +42,24 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	@echo "Installing clit_zoo and PyTorch into $(VENV) (once; a few minutes, several GB)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@echo "Installing clit_zoo and PyTorch into $(VENV) (once; a few minutes)"
+	@index="$(TORCH_INDEX)"; [ -z "$$index" ] || { \
+		$(BIN)/python -c 'import sys, urllib.request as web; web.urlopen(sys.argv[1], timeout=5)' "$$index/torch/" \
+			2>/dev/null && $(PIP) --index-url "$$index" torch torchvision; \
+	} || echo "PyTorch comes from PyPI: $$index cannot be used."
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(PIP) -e ".[test]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(PIP) -e ".[dev]"
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(PIP) -e ".[docs]"
 	@touch $@
 
 clean:  ## all that the targets made but enlarged pictures

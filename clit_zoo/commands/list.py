@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..errors import ModelNotFoundError
 from ..zoo import registry
 from ..zoo.schema import DECODERS
 
@@ -20,15 +21,15 @@ def command(pattern: str, as_json: bool) -> None:
     "no weights yet" can be built, trained and converted into, but not used as it is.
     """
     rows = [_row(registry.get(name)) for name in registry.list_models(pattern)]
+    if not rows:
+        known = ", ".join(registry.REGISTRY)
+        raise ModelNotFoundError(f"no registered model matches {pattern!r}; there are {known}.")
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    if not rows:
-        known = ", ".join(registry.REGISTRY)
-        click.echo(f"No registered model matches {pattern!r}; there are {known}.", err=True)
-        return
     names, weights = (max(len(row[key]) for row in rows) for key in ("name", "weights"))
     gap = ""
+    rows.sort(key=lambda row: [*DECODERS].index(row["decoder"]))
     for decoder, models in itertools.groupby(rows, lambda row: row["decoder"]):
         click.echo(f"{gap}{decoder}: {DECODERS[decoder].paper}")
         gap = "\n"

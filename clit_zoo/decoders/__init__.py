@@ -3,8 +3,8 @@
 ``base.Decoder`` says what one is. A new one is its class, a row in ``DECODERS`` here, and a row in
 ``zoo/schema.py``, which bounds what a config.json may ask for.
 
-``positions``, ``corners``, ``mlp`` and ``sampling`` are what several papers share; ``bands``, ``blocks`` and
-``compiled`` serve CLIT's cascade and its kernels.
+``positions``, ``corners``, ``mlp`` and ``sampling`` are what several papers share; ``bands``, ``banded``,
+``blocks`` and ``compiled`` serve CLIT's stages and their kernels.
 """
 
 from typing import Any
@@ -13,8 +13,18 @@ from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
+from .lte import LTE
+from .metasr import MetaSR
+from .msit import MSIT
 
-DECODERS: dict[str, Any] = {"clit": CLIT, "liif": LIIF, "ciaosr": CiaoSR}
+DECODERS: dict[str, Any] = {
+    "clit": CLIT,
+    "liif": LIIF,
+    "ciaosr": CiaoSR,
+    "metasr": MetaSR,
+    "msit": MSIT,
+    "lte": LTE,
+}
 
 
 def build_decoder(name: str, in_channels: int, **settings: Any) -> Decoder:

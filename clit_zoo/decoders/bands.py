@@ -15,7 +15,7 @@ from torch import Tensor
 from ..geometry import Axis, Size
 from .sampling import resample_axis
 
-BAND_BYTES = 160 << 20
+BAND_BYTES = 64 << 20
 """Working set of one band, all stages together. 40 MiB was as fast; below that the halo starts to count."""
 
 COPIES = 6
@@ -30,7 +30,7 @@ differ in their last bits; a window must give the bits of the whole picture.
 
 
 class BandedMap:
-    """q, k and v of one stage, by rows.
+    """Maps of one convolution, by rows: q, k and v of one stage.
 
     Args:
         base: (B, C, h, w) map that all stages share.
@@ -38,16 +38,24 @@ class BandedMap:
         columns: [first, last] columns of this map that queries are nearest to.
         radius: window radius; a query's window and its bilinear sample reach max(radius, 1) pixels beyond it.
         weight, bias: (3C, C, 3, 3), (3C,) of the stage's three convolutions.
+        parts: how many maps they make.
 
     Attributes:
         left: column of the map at which the returned maps begin; width: their columns.
     """
 
     def __init__(
-        self, base: Tensor, size: Size, columns: tuple[int, int], radius: int, weight: Tensor, bias: Tensor
+        self,
+        base: Tensor,
+        size: Size,
+        columns: tuple[int, int],
+        radius: int,
+        weight: Tensor,
+        bias: Tensor,
+        parts: int = 3,
     ):
         self.base, self.size, self.halo = base, size, max(radius, 1)
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias, self.parts = weight, bias, parts
         self.least = math.ceil(LEAST_ELEMENTS / base.shape[1])
         least = self.least // size[0] + 1
         self.left, right = _spread(columns[0] - self.halo, columns[1] + self.halo + 1, size[1], least)
@@ -71,21 +79,22 @@ class BandedMap:
                 parts.append(self._project(self.bottom, bottom))
             self.kept = torch.cat(parts, 2)
         self.top, self.bottom = top, bottom
-        return top, self.kept.chunk(3, 1)
+        return top, self.kept.chunk(self.parts, 1)
 
     def _project(self, top: int, bottom: int) -> Tensor:
-        """Rows [top, bottom) of q, k and v, (B, 3C, rows, width)."""
+        """Rows [top, bottom) of all maps, (B, parts * C, rows, width)."""
         (h, w), left, right = self.size, self.left, self.left + self.width
+        base = self.base.permute(0, 2, 3, 1)
         up, down = _spread(top, bottom, h, self.least // self.width + 1)
         start, stop, first, last = max(up - 1, 0), min(down + 1, h), max(left - 1, 0), min(right + 1, w)
         if self.size == tuple(self.base.shape[-2:]):
-            part = self.base[:, :, start:stop, first:last]
+            part = base[:, start:stop, first:last]
         else:
-            device = self.base.device
-            rows = Axis.whole(h).part(start, stop).on(self.base.shape[2], device)
-            cols = Axis.whole(w).part(first, last).on(self.base.shape[3], device)
-            part = resample_axis(resample_axis(self.base, 2, *rows, "zeros"), 3, *cols, "zeros")
-        part = F.pad(part, (first - (left - 1), (right + 1) - last, start - (up - 1), (down + 1) - stop))
+            rows = Axis.whole(h).part(start, stop).on(base.shape[1], base.device)
+            cols = Axis.whole(w).part(first, last).on(base.shape[2], base.device)
+            part = resample_axis(resample_axis(base, 1, *rows, "zeros"), 2, *cols, "zeros")
+        edges = (first - (left - 1), (right + 1) - last, start - (up - 1), (down + 1) - stop)
+        part = F.pad(part, (0, 0, *edges)).permute(0, 3, 1, 2)  # as convolutions are fastest
         return F.conv2d(part, self.weight, self.bias)[:, :, top - up : bottom - up]
 
 

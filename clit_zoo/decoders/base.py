@@ -45,11 +45,11 @@ class Decoder(Protocol):
 
     Attributes:
         reach: how far positions see: a colour depends on no feature pixel of the encoder's map more than so
-            many rows or columns from the nearest one.
+            many rows or columns from the nearest one. None where all is read.
         backend: who computes, one of ``clit_kernels.BACKENDS``; "auto" takes the fastest that can.
     """
 
-    reach: int
+    reach: int | None
     backend: str
 
     def prepare(self, features: Tensor, image: Tensor) -> Any:

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clit_kernels import Points
 from clit_kernels.position_bias import has_float64
 from clit_kernels.queries import gather_pixels, tap_offsets
 
@@ -29,8 +28,7 @@ from .base import Normalisation, Progress
 from .corners import Neighbour, wide_corners
 from .cross_scale import CrossScaleAttention
 from .mlp import MLP
-from .positions import Place, by_blocks, read
-from .sampling import resample_axis, sample_border
+from .positions import Place, by_blocks, read, skip
 
 BLOCK = 1 << 13
 """Positions in a block: 21 MB for each map of 640 channels."""
@@ -136,7 +134,7 @@ class CiaoSR(nn.Module):
                 value = near.at(corner) * self.imnet_v.layers[1:](hidden)
                 value = value * weight.to(value.dtype).unsqueeze(-1)
                 total = value if total is None else total + value
-            return self.imnet_q(total) + _skip(image, y, x)
+            return self.imnet_q(total) + skip(image, y, x)
 
         return by_blocks(where, size, batch, image.device, colors, block=BLOCK, progress=progress)
 
@@ -167,7 +165,7 @@ class CiaoSR(nn.Module):
                 logits.append((query * key * self.imnet_k(torch.cat((key, pose), -1))).sum(-1))
                 values.append(value * self.imnet_v(torch.cat((value, pose), -1)))
             weights = torch.softmax(torch.stack(logits, -1), -1).unsqueeze(-1)
-            return self.imnet_q((torch.stack(values, -2) * weights).sum(-2)) + _skip(image, y, x)
+            return self.imnet_q((torch.stack(values, -2) * weights).sum(-2)) + skip(image, y, x)
 
         return by_blocks(where, size, batch, image.device, colors, block=BLOCK)
 
@@ -283,13 +281,3 @@ def _softmax(logits: list[Tensor]) -> tuple[Tensor, ...]:
     """Each corner's share (...), in float64: exponentials are rounded otherwise at the end of a row."""
     wide = torch.float64 if has_float64(logits[0].device) else torch.float32
     return torch.softmax(torch.stack(logits).to(wide), 0).to(logits[0].dtype).unbind()
-
-
-def _skip(image: Tensor, y: Place, x: Place) -> Tensor:
-    """The picture itself at a block's positions, interpolated."""
-    if y.index.dim() == 3:
-        rows = resample_axis(image, 2, y.index.flatten(), y.offset.flatten(), "border")
-        return resample_axis(rows, 3, x.index.flatten(), x.offset.flatten(), "border").permute(0, 2, 3, 1)
-    return sample_border(
-        image, Points(torch.stack((y.index, x.index), -1), torch.stack((y.offset, x.offset), -1))
-    )

@@ -20,7 +20,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        return self.body(x).add_(x)  # a sum in memory of its own took a tenth of the encoder's time
 
 
 class EDSR(nn.Module):
@@ -43,4 +43,4 @@ class EDSR(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 3, h, w) in [-1, 1] -> features (B, channels, h, w); any h, w >= 1."""
         x = self.head(image)
-        return x + self.body(x)
+        return self.body(x).add_(x)

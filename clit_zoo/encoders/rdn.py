@@ -28,7 +28,7 @@ class ResidualDenseBlock(nn.Module):
         self.LFF = nn.Conv2d(channels + layers * growth, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.LFF(self.convs(x))
+        return self.LFF(self.convs(x)).add_(x)
 
 
 class RDN(nn.Module):
@@ -60,4 +60,4 @@ class RDN(nn.Module):
         for block in self.RDBs:
             x = block(x)
             stages.append(x)
-        return shallow + self.GFF(torch.cat(stages, 1))
+        return self.GFF(torch.cat(stages, 1)).add_(shallow)

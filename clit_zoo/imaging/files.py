@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -86,10 +86,13 @@ def read(path: str | os.PathLike) -> Picture:
                 return tiff.read_deep(page, layout, source)
             tiff.check_segments(page, source)
         with _pillow(file, source) as image:
-            if image.format == "PNG":
-                # Pillow cuts 16 bits to 8 and takes missing rows for black; only it compares the checksums.
-                exact = functools.partial(_png_samples, file)
+            if image.format in _EXACT:
+                exact = functools.partial(_exact_samples, file, _EXACT[image.format])
+                if image.format == "JXL":
+                    image.info["xmp"] = metadata.xmp_of_jxl(_content(file))
                 return from_pil(image, source, kind="path", exact=exact)
+            if image.format == "AVIF":
+                image.info["bit_depth"] = _avif_depth(_content(file))
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 with _no_pixel_limit():  # asked for again here; done once, it is not when loading
                     image.load_prepare()
@@ -202,9 +205,24 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _png_samples(file: IO[bytes]) -> np.ndarray:
+# What Pillow cuts to 8 bits. A PNG's missing rows it takes for black, too; but only it compares checksums.
+_EXACT = {"PNG": imagecodecs.png_decode, "JXL": imagecodecs.jpegxl_decode}
+
+
+def _exact_samples(file: IO[bytes], decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    return decode(_content(file))
+
+
+def _content(file: IO[bytes]) -> bytes:
     file.seek(0)
-    return imagecodecs.png_decode(file.read())
+    return file.read()
+
+
+def _avif_depth(data: bytes) -> int:
+    """Bits per sample, by the flags of AV1CodecConfigurationRecord (AV1-ISOBMFF, section 2.3.3)."""
+    start = data.find(b"av1C")
+    flags = data[start + 6] if 0 <= start < len(data) - 6 else 0
+    return 12 if flags & 0x20 else 10 if flags & 0x40 else 8
 
 
 def _check_size(size: tuple[int, int], source: str, pixel_bytes: int = 0) -> None:

@@ -1,6 +1,7 @@
 """What a file says of its picture (EXIF, XMP, IPTC, ICC profile, resolution), kept true of the larger one."""
 
 import re
+import struct
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -101,6 +102,19 @@ def clean_xmp(xmp: Any) -> bytes | None:
     if not isinstance(xmp, bytes) or not xmp:
         return None
     return re.sub(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[1-8]""", rb"\g<1>1", xmp)
+
+
+def xmp_of_jxl(data: bytes) -> bytes | None:
+    """The packet in a JPEG XL file (ISO/IEC 18181-2), which its reader for Pillow leaves there."""
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"xml ":
+            return data[place + 8 : place + size if size else None]
+        if size < 8:  # the rest of the file, a box above 4 GB, or none of all this
+            return None
+        place += size
+    return None
 
 
 def fitting_icc(icc: bytes | None, gray: bool) -> bytes | None:

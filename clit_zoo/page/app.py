@@ -96,7 +96,7 @@ class Page:
             "width": width,
             "height": height,
             "gray": picture.gray,
-            "alpha": picture.alpha is not None,
+            "alpha": picture.transparent,
             "bits": picture.bits,
             "model": opened.model,
             "why": opened.why,

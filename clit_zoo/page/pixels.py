@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from ..geometry import Box, Size
-from ..imaging import Picture, tiff
+from ..imaging import Picture
 from ..imaging.metadata import Metadata
-from ..imaging.picture import SAMPLE_TYPES, to_samples
+from ..imaging.picture import SAMPLE_TYPES, store, to_samples
+from ..imaging.write import encoded as whole_file
 from ..model import View
 from .iiif import Ask
 
@@ -45,12 +46,8 @@ def window(picture: Picture, view: View | None, box: Box, size: Size) -> Iterato
     elif height < bottom - top or width < right - left:  # one side is enlarged and the other is not
         larger = max(height, least[0]), max(width, least[1])
         rows = list(window(picture, view, box, larger))
-        alphas = [part.alpha for part in rows if part.alpha is not None]
-        whole = replace(
-            rows[0],
-            color=torch.cat([part.color for part in rows], 2),
-            alpha=torch.cat(alphas, 2) if alphas else None,
-        )
+        samples = torch.cat([part.samples[:, :, :, :] for part in rows], 2)
+        whole = replace(rows[0], samples=samples)
         yield resized(whole, (0, 0, larger[1], larger[0]), size)
     else:
         step = max(1, STEP_PIXELS // width)
@@ -64,18 +61,17 @@ def window(picture: Picture, view: View | None, box: Box, size: Size) -> Iterato
 
 
 def resized(picture: Picture, box: Box, size: Size) -> Picture:
-    """A window of a picture by Pillow's antialiased bicubic, in float32.
+    """A window of a picture by Pillow's antialiased bicubic, computed in float32.
 
     Tiles meet without a seam, because pixels around the box are read too.
     """
     reach = [3 * max(1.0, (box[i + 2] - box[i]) / size[1 - i]) + 2 for i in (0, 1)]
     left, top = (max(0, math.floor(box[i] - reach[i])) for i in (0, 1))
     right, bottom = (math.ceil(box[i + 2] + reach[i]) for i in (0, 1))
-    color = picture.color[0, :, top:bottom, left:right].cpu()
-    alpha = None if picture.alpha is None else picture.alpha[0, :, top:bottom, left:right].cpu()
-    planes = color[:1] if picture.gray else color
+    color, alpha = picture.part(slice(top, bottom), slice(left, right))
+    planes = color[0, :1] if picture.gray else color[0]
     if alpha is not None:
-        planes = torch.cat([planes * alpha, alpha])
+        planes = torch.cat([planes * alpha[0], alpha[0]])
     high, wide = planes.shape[-2:]
     local = (box[0] - left, box[1] - top, min(box[2] - left, wide), min(box[3] - top, high))
     found = [
@@ -84,13 +80,13 @@ def resized(picture: Picture, box: Box, size: Size) -> Picture:
         )
         for plane in planes.contiguous()
     ]
-    out = torch.from_numpy(np.stack([np.asarray(plane) for plane in found]))[None]
-    color, large_alpha = out, None
+    values = torch.from_numpy(np.stack([np.asarray(plane) for plane in found], -1))[None]
     if alpha is not None:
-        large_alpha = out[:, -1:].clamp(0, 1)
-        color = out[:, :-1] / large_alpha.clamp_min(1e-6)
-    color = color.clamp(0, 1).expand(1, 3, *size)
-    return replace(picture, color=color, alpha=large_alpha)
+        alpha = values[..., -1:].clamp(0, 1)
+        values = values[..., :-1] / alpha.clamp_min(1e-6)
+    out = torch.empty((1, *size, picture.channels), dtype=picture.dtype)
+    store(values, alpha, False, out)
+    return replace(picture, samples=out.permute(0, 3, 1, 2), ground=None)
 
 
 def encoded(rows: list[Picture], ask: Ask) -> bytes:
@@ -103,7 +99,7 @@ def encoded(rows: list[Picture], ask: Ask) -> bytes:
     samples = np.ascontiguousarray(np.rot90(samples, -ask.turns))
     icc = rows[0].metadata.icc
     if deep:
-        return tiff.encode(samples, Metadata(icc=icc))
+        return whole_file(samples, "tiff", 100, Metadata(icc=icc))
     image = Image.fromarray(samples[:, :, 0] if samples.shape[-1] == 1 else samples)
     if ask.quality in ("gray", "bitonal") and image.mode in ("RGB", "RGBA"):
         image, icc = image.convert("L" if image.mode == "RGB" else "LA"), None

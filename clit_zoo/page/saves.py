@@ -25,7 +25,7 @@ from .refusal import Refusal
 from .worker import Worker
 
 MAX_PIXELS = 64 * 10**6
-"""Of an enlargement: 0.8 GB as float32 colour. ``clit-zoo upscale`` has no such bound."""
+"""Of an enlargement, which is held until it is written. ``clit-zoo upscale`` has no such bound."""
 
 MAX_SAVES = 6
 """Enlargements under way or not yet fetched away; another one takes the place of the oldest finished."""
@@ -197,7 +197,7 @@ class Saves:
             steps = _enlarged(save, await asyncio.shield(view))
             picture = await asyncio.wrap_future(self._decoding.submit(save.id, steps))
             save.state = "writing"
-            flatten = "white" if save.wish.format == "jpeg" and picture.alpha is not None else None
+            flatten = "white" if save.wish.format == "jpeg" and picture.transparent else None
             wish = save.wish
             write = partial(imaging.write, picture, save.path, wish.format, wish.quality, flatten)
             notices = await asyncio.wrap_future(self._writing.run(save.id, write))
@@ -219,18 +219,14 @@ class Saves:
 def _enlarged(save: Save, view: View | None) -> Generator[None, None, Picture]:
     """The picture, rows by rows."""
     picture, (height, width) = save.opened.picture, save.wish.size
-    color = torch.empty(1, 3, height, width)
-    alpha = None if picture.alpha is None else torch.empty(1, 1, height, width)
+    samples = torch.empty((1, picture.channels, height, width), dtype=picture.dtype)
     done = 0
     for part in window(picture, view, save.wish.box, (height, width)):
-        rows = slice(done, done + part.height)
-        color[:, :, rows] = part.color.cpu()
-        if alpha is not None and part.alpha is not None:
-            alpha[:, :, rows] = part.alpha.cpu()
-        done = rows.stop
+        samples[:, :, done : done + part.height] = part.samples[:, :, :, :]
+        done += part.height
         save.progress = 0.98 * done / height
         yield
-    return replace(picture, color=color, alpha=alpha)
+    return replace(picture, samples=samples)
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:

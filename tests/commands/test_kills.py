@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -48,10 +49,12 @@ class Program:
         code, told = self.run()  # starts the server
         assert code == 0, told
 
-    def run(self, kill=None, share=0.0):
+    def run(self, kill=None, share=0.0, words=None):
         """Its exit code and its output; killed by a signal after a share of the time that the last whole run
         took, if it lasts."""
-        process = self.forks.Process(target=program, args=(self.words, str(self.folder)), daemon=False)
+        process = self.forks.Process(
+            target=program, args=(words or self.words, str(self.folder)), daemon=False
+        )
         began = time.monotonic()
         process.start()
         if kill is not None:
@@ -104,6 +107,29 @@ def test_upscale(campaign, save, tiny_model, tmp_path):
         assert whole.run()[0] == 0
         assert {name: data for name, data in outputs().items() if name not in parts} == expected
         campaign.seen["run through before" if code == 0 else f"killed by {kill}"] += 1
+
+
+def test_a_killed_shard(campaign, save, tiny_model, tmp_path):
+    """Run again, it leaves every picture once and whole, whatever the other shards do in the meantime."""
+    for i in range(6):
+        save(f"in/{'deep/' * (i % 2)}{i}.png", 50 + i, 40)
+    whole = Program(UPSCALE + " -r", tmp_path)
+    expected = found(tmp_path / "out")
+    assert len(expected) == 6
+    for _, share in moments(campaign, quick=2, long=20):
+        shutil.rmtree(tmp_path / "out")
+        shards = [[*whole.words, "--shard", f"{shard}/2"] for shard in range(2)]
+        assert whole.run(words=shards[1])[0] == 0
+        code, _ = whole.run("SIGKILL", share, shards[0])
+        campaign.seen["run through before" if code == 0 else "killed by SIGKILL"] += 1
+        assert expected.items() >= found(tmp_path / "out").items()
+        assert whole.run(words=shards[0])[0] == 0 and found(tmp_path / "out") == expected
+
+
+def found(folder):
+    """Every finished file below a folder."""
+    files = (path for path in folder.rglob("*.*") if not path.name.startswith("."))
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_train(campaign, save, tiny_model, tmp_path):

@@ -89,6 +89,7 @@ def test_once_the_size_is_the_picture_as_it_is(run, model, save):
         ["-s", "2", "--width", "20"], ["--width", "20", "--height", "20"], ["--skip-existing", "--overwrite"],
         ["--suffix", "/x"], ["--quality", "0"], ["--quality", "101"], ["--format", "gif"], ["--fp64"],
         ["-o", "out.gif"], ["-o", "out.png", "--format", "webp"], ["--flatten", "plaid"], ["-o", "notes.txt"],
+        ["-o", "new.xyz"],
     ],
 )  # fmt: skip
 def test_wrong_usage(options, run, model, save):
@@ -98,6 +99,18 @@ def test_wrong_usage(options, run, model, save):
     result = run("upscale", "photo.png", *options)
     assert result.code == 2 and "Error: " in result.err
     assert not model.loaded and sorted(os.listdir()) == ["notes.txt", "photo.png"]
+
+
+def test_a_folder_with_a_dot_in_its_name_ends_with_a_slash(run, model, save):
+    save("photo.png")
+    result = run("upscale", "photo.png", "-o", "new.xyz")
+    assert (
+        "cannot write .xyz: the formats are png, jpeg, webp, tiff; for a folder give new.xyz/." in result.err
+    )
+    assert run("upscale", "photo.png", "-o", "new.xyz/").code == 0 and os.path.isdir("new.xyz")
+    assert run("upscale", "photo.png", "-o", "new.xyz", "--overwrite").code == 0  # it is there now
+    save("second.png")
+    assert run("upscale", "photo.png", "second.png", "-o", "version 1.0").code == 0  # no file is meant
 
 
 @pytest.mark.parametrize(

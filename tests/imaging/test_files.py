@@ -3,6 +3,7 @@
 import struct
 from dataclasses import replace
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -274,3 +275,30 @@ def test_formats_of_phones(extension, module, rgb, tmp_path):
             and image.getexif()[ORIENTATION] == 1
             and image.getexif()[0x010F] == "Maker"
         )
+
+
+def test_depth_and_xmp_of_jpeg_xl(deep, tmp_path):
+    """Its reader for Pillow cuts 16 bits to 8 and leaves XMP out; ours do not."""
+    pytest.importorskip("pillow_jxl")
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a/></x:xmpmeta>"
+    box = struct.pack(">I", 8 + len(packet)) + b"xml " + packet
+    for samples in deep, deep[..., 0]:
+        plain = imagecodecs.jpegxl_encode(samples, lossless=True)
+        assert plain[36:40] == b"jxll"  # a container, which begins with three boxes of 12, 20 and 9 bytes
+        for data, xmp in (plain, None), (plain[:41] + box + plain[41:], packet):
+            (tmp_path / "in.jxl").write_bytes(data)
+            picture = imaging.read(tmp_path / "in.jxl")
+            assert picture.bits == 16 and not picture.notices and picture.metadata.xmp == xmp
+            stored = to_samples(picture, torch.uint16)[0]
+            assert np.array_equal(stored if samples.ndim == 3 else stored[..., 0], samples)
+
+
+@pytest.mark.parametrize(("depth", "words"), [(8, None), (10, "10-bit"), (12, "12-bit")])
+def test_lost_depth_of_avif_is_told(depth, words, rgb, tmp_path):
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    samples = rgb if depth == 8 else rgb.astype(np.uint16) << (depth - 8)
+    data = imagecodecs.avif_encode(samples, bitspersample=depth, level=100)
+    (tmp_path / "in.avif").write_bytes(data)
+    notices = imaging.read(tmp_path / "in.avif").notices
+    assert not notices if words is None else f"its {words} samples were read as 8 bits" in notices[0]

@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -99,13 +100,15 @@ class Naming:
             return output_format(self.out)
         return output_format(input_format if input_format in OUTPUTS else "png")
 
+    def folder(self, item: "Input") -> Path:
+        return item.path.parent if self.out is None else self.out / item.below
+
     def target(self, item: "Input", label: str, model: str, ending: str) -> Path:
         if self.single and self.out is not None:
             return self.out
         model = re.sub(r"[^A-Za-z0-9._-]+", "-", model)
         suffix = f"_{label}_{model}" if self.suffix is None else self.suffix
-        folder = item.path.parent if self.out is None else self.out / item.below
-        return folder / f"{item.path.stem}{suffix}{ending}"
+        return self.folder(item) / f"{item.path.stem}{suffix}{ending}"
 
 
 @dataclass(frozen=True)
@@ -132,11 +135,25 @@ class Job:
     reason: str | None = None  # why it failed or was skipped
     notices: list[str] = field(default_factory=list)
     seconds: float | None = None
+    pixel_bytes: int = 3  # of a stored pixel
     memory_bytes: int | None = None
+    forecast_seconds: float | None = None
 
     def place(self, sizing: Sizing, h: int, w: int) -> None:
         """Settle its sizes."""
         self.input_size, (self.output_size, self.box) = (h, w), sizing.place(h, w)
+
+    def run(
+        self, enlarge: Callable[["Job", Callable[[float], None]], None], progress: Callable[[float], None]
+    ) -> None:
+        """Let it be done, timed; an error is its own."""
+        began = time.monotonic()
+        try:
+            enlarge(self, progress)
+            self.status = "done"
+        except Exception as error:  # whatever it is, the next picture may be fine
+            self.fail(error)
+        self.seconds = round(time.monotonic() - began, 3)
 
     def fail(self, error: Exception | str) -> None:
         """Let it fail with an error's words, whatever the error is: the next picture may be fine."""
@@ -150,7 +167,10 @@ class Job:
     def _explained(self, error: Exception) -> str:
         if is_out_of_memory(error):
             height, width = self.output_size or (0, 0)
-            return f"not enough memory for {width}×{height}; take a smaller scale, or another --device."
+            return (
+                f"not enough memory for {width}×{height}; take a light model, close other programs, or give "
+                "another --device."
+            )
         if isinstance(error, OSError) and error.strerror:
             return f"{error.filename or self.source} cannot be used ({error.strerror})."
         first = next(iter(str(error).strip().splitlines()), "")
@@ -225,8 +245,9 @@ def plan(
     flatten: bool = False,
     skip_existing: bool = False,
     overwrite: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> list[Job]:
-    """A Job for each input, with the model that suits it where ``model`` is None.
+    """A Job for each input of a shard (R, N), with the model that suits it where ``model`` is None.
 
     It has failed already where it cannot end well: unreadable, too large for its format, a name taken by
     another input's output or by a file that may not be replaced.
@@ -234,7 +255,7 @@ def plan(
     sources = {os.path.realpath(item.path) for item in inputs if isinstance(item, Input)}
     taken: dict[str, Path] = {}
     jobs = []
-    for item in inputs:
+    for item in _of_shard(inputs, naming, *shard):
         if isinstance(item, Job):
             jobs.append(item)
             continue
@@ -264,10 +285,25 @@ def plan(
     return jobs
 
 
+def _of_shard(
+    inputs: Sequence[Input | Job], naming: Naming, shard: int, shards: int
+) -> Iterator[Input | Job]:
+    """Every Nth of the inputs. Those whose outputs may get one name go together, so that a clash is seen."""
+    turns: dict[str, int] = {}
+    for item in inputs:
+        if isinstance(item, Job):
+            key = str(item.source)
+        else:
+            key = os.path.join(os.path.realpath(naming.folder(item)), item.path.stem)
+        if turns.setdefault(key.casefold(), len(turns)) % shards == shard:
+            yield item
+
+
 def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
     header = probe(item.path)
     size = (header.height, header.width)
     job.place(sizing, *size)
+    job.pixel_bytes = ((1 if header.gray else 3) + header.alpha) * header.bits // 8
     assert job.output_size is not None
     job.notices, label = sizing.notices(*size), sizing.label(*size)
     if naming.tiled:

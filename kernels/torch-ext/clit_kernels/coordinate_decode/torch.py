@@ -5,7 +5,9 @@
 Any device, differentiable. A list of points always takes the direct order.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -62,16 +64,29 @@ def prepare_mlp(
 
 def hidden_hoisted(weights: Tensor, v: Tensor, mlp: MLP, buffer: Tensor | None = None) -> Tensor:
     """First layer without its constant, (P, slots, D), from group weights (B, hp, wp, H, K*K, slots) and
-    windows v (B, hp, wp, K, K, C). ``buffer`` (P, H*K*K, D) takes U when no gradient is asked for."""
+    windows v (B, hp, wp, K, K, C). ``buffer`` (pixels, H*K*K, D) takes U, of so many pixels at a time, when
+    no gradient is asked for."""
     batch, hp, wp, heads, area, slots = weights.shape
     pixels = batch * hp * wp
-    values = v.unflatten(-1, (heads, -1)).permute(5, 3, 4, 0, 1, 2, 6).reshape(heads * area, pixels, -1)
+    values = v.unflatten(-1, (heads, -1)).reshape(pixels, area, heads, -1)
+    weights = weights.reshape(pixels, heads * area, slots).transpose(1, 2)
+    if weights.dtype != v.dtype:  # slot by slot: oneDNN's bfloat16 product reads it twice as fast
+        weights = weights.to(v.dtype, memory_format=torch.contiguous_format)
+
+    def blocks(here: slice) -> Tensor:
+        """The values (H*K*K, pixels, c), side by side for each block's product: twice as fast in bfloat16."""
+        return values[here].permute(2, 1, 0, 3).reshape(heads * area, -1, values.shape[-1])
+
     if buffer is None:
-        u = torch.bmm(values, mlp.hoisted).transpose(0, 1)
-    else:  # all of a pixel's U side by side: the product with the weights then reads it 1.3 times faster
-        u = buffer
-        torch.bmm(values, mlp.hoisted, out=u.transpose(0, 1))
-    return torch.bmm(weights.reshape(pixels, heads * area, slots).transpose(1, 2), u)
+        return torch.bmm(weights, torch.bmm(blocks(slice(None)), mlp.hoisted).transpose(0, 1))
+    hidden = v.new_empty(pixels, slots, buffer.shape[-1])
+    step = math.ceil(pixels / math.ceil(pixels / buffer.shape[0]))
+    for start in range(0, pixels, step):
+        here = slice(start, min(start + step, pixels))
+        u = buffer[: here.stop - start]  # all of a pixel's U side by side: 1.3 times faster to read
+        torch.bmm(blocks(here), mlp.hoisted, out=u.transpose(0, 1))
+        torch.bmm(weights[here], u, out=hidden[here])
+    return hidden
 
 
 def hidden_direct(weights: Tensor, values: Tensor, mlp: MLP) -> Tensor:
@@ -84,10 +99,41 @@ def finish(hidden: Tensor, mlp: MLP) -> Tensor:
     """The MLP after its first product: hidden (B, ..., D) -> (B, ..., out)."""
     constant = mlp.constant.to(hidden.dtype)
     constant = constant.reshape(constant.shape[0], *[1] * (hidden.dim() - 2), -1)
-    x = hidden + constant if hidden.requires_grad or constant.requires_grad else hidden.add_(constant)
-    for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
-        x = F.linear(F.gelu(x), weight, bias.to(x.dtype))
+    last = len(mlp.weights) - 1
+    if torch.is_grad_enabled():
+        x = hidden + constant
+        for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
+            x = F.linear(F.gelu(x), weight, bias.to(x.dtype))
+        return x
+    x = hidden.add_(constant)
+    if mlp.weights:
+        torch.ops.aten.gelu_(x)
+    for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
+        x = _layer(x, weight, bias.to(x.dtype), gelu=i < last)
     return x
+
+
+def _layer(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool) -> Tensor:
+    """One layer of the MLP, where no gradient is asked for.
+
+    Product and bias at once took half as long again in float32 on a CPU, as torch writes the bias out for
+    every row first. In bfloat16 oneDNN adds it, and applies the GELU, while a result is in registers: 1.6
+    times faster.
+    """
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and _has_onednn():
+        words: tuple[str, str | None] = ("gelu", "none") if gelu else ("none", None)
+        fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, words[0], [], words[1])
+        return fused
+    x = F.linear(x, weight).add_(bias)
+    return torch.ops.aten.gelu_(x) if gelu else x
+
+
+@cache
+def _has_onednn() -> bool:
+    ops = torch.ops.mkldnn
+    return all(hasattr(ops, name) for name in ("_linear_pointwise", "_is_mkldnn_bf16_supported")) and bool(
+        ops._is_mkldnn_bf16_supported()
+    )
 
 
 @no_autocast

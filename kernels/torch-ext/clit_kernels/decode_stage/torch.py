@@ -32,7 +32,8 @@ from ..orders import takes_hoisted
 from ..queries import Grid, Points, Raster
 from ..tile_threads import run_tiles
 
-TILE_BYTES = 16 << 20
+TILE_BYTES = 2 << 20
+U_BYTES = 1 << 20
 """Working set of one tile.
 
 Small tiles pay per call and give the products few rows; large ones leave the cache. One thread, paper's size
@@ -118,14 +119,16 @@ def _decode_grid(call: StageCall, grid: Grid, order: str | None) -> Tensor:
         count=grid.count if grid.scale is None else hp * wp * math.prod(grid.scale),
     )  # fmt: skip
     width = mlp.direct.shape[0]
-    wide = stage.heads * width if hoist else my * mx * channels  # U, or the scaled values
-    per_pixel = wide * stage.area + my * mx * (2 * stage.heads * stage.area + 2 * width)
+    per_pixel = my * mx * (2 * stage.heads * stage.area + 2 * width)
+    if not hoist:
+        per_pixel += my * mx * channels * stage.area  # the scaled values
+    u_pixels = max(1, U_BYTES // (stage.heads * stage.area * width * v.element_size()))
     pixels = max(1, TILE_BYTES // (per_pixel * v.element_size() * batch))
     tile_w = _even(wp, pixels)
     tile_h = _even(hp, max(1, pixels // tile_w))
 
     def work(tiles: Iterator[tuple[slice, slice]]) -> None:
-        buffer = v.new_empty(stage.heads * stage.area * batch * tile_h * tile_w * width if hoist else 0)
+        buffer = v.new_empty(u_pixels if hoist else 0, stage.heads * stage.area, width)
         for down, across in tiles:
             weights = attend_group(
                 q_windows[:, down, across], k_windows[:, down, across], tables.part(down, across)
@@ -185,18 +188,15 @@ class _GridPart(NamedTuple):
 
 
 def _tile_hoisted(weights: Tensor, values: Tensor, mlp: MLP, part: _GridPart, buffer: Tensor) -> Tensor:
-    batch, hp, wp, heads, area, _ = weights.shape
-    shape = (batch * hp * wp, heads * area, mlp.direct.shape[0])
-    u = buffer[: shape[0] * shape[1] * shape[2]].view(shape)
-    hidden = hidden_hoisted(weights, values, mlp, u).unflatten(0, (batch, hp, wp))
+    hidden = hidden_hoisted(weights, values, mlp, buffer).unflatten(0, weights.shape[:3])
     if part.down is None:  # no spare slot: stay in slot order, permute only the few output channels
-        return part.take(finish(hidden.flatten(1, 2), mlp).unflatten(1, (hp, wp)))
+        return part.take(finish(hidden.flatten(1, 2), mlp).unflatten(1, weights.shape[1:3]))
     return finish(part.take(hidden), mlp)
 
 
 def _tile_direct(weights: Tensor, values: Tensor, mlp: MLP, part: _GridPart) -> Tensor:
     my, mx = part.slots
-    weights = weights.permute(0, 1, 2, 5, 3, 4)  # (B, hp, wp, slots, H, K*K)
+    weights = weights.to(values.dtype).permute(0, 1, 2, 5, 3, 4)  # (B, hp, wp, slots, H, K*K)
     values = values.flatten(3, 4)  # (B, hp, wp, K*K, C)
     if part.down is None or part.across is None:
         hidden = hidden_direct(weights, values.unsqueeze(3), mlp)
