@@ -47,6 +47,6 @@ def test_weights_reach_the_wheel(tmp_path):
     assert {name for name in names if "some-model" in name} == {
         f"clit_zoo/weights/some-model/{name}" for name in FILES
     }
-    needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt"}
+    needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt", "page/viewer/main.js", "page/openapi.json"}
     assert {"clit_kernels/__init__.py", *(f"clit_zoo/{name}" for name in needed)} <= names
     assert not any(name.startswith(("tests/", "weights/", "kernels/")) for name in names)
