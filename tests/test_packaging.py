@@ -47,6 +47,7 @@ def test_weights_reach_the_wheel(tmp_path):
     assert {name for name in names if "some-model" in name} == {
         f"clit_zoo/weights/some-model/{name}" for name in FILES
     }
-    needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt", "page/viewer/main.js", "page/openapi.json"}
+    page = {"page/openapi.json", "page/viewer/main.js", "page/viewer/astronaut.webp"}
+    needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt", *page}
     assert {"clit_kernels/__init__.py", *(f"clit_zoo/{name}" for name in needed)} <= names
     assert not any(name.startswith(("tests/", "weights/", "kernels/")) for name in names)
