@@ -116,9 +116,9 @@ def finish(hidden: Tensor, mlp: MLP) -> Tensor:
 def _layer(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool) -> Tensor:
     """One layer of the MLP, where no gradient is asked for.
 
-    Product and bias at once took half as long again in float32 on a CPU, as torch writes the bias out for every
-    row first. In bfloat16 oneDNN adds it, and applies the GELU, while a result is in registers: 1.6 times
-    faster.
+    Product and bias at once took half as long again in float32 on a CPU, as torch writes the bias out for
+    every row first. In bfloat16 oneDNN adds it, and applies the GELU, while a result is in registers: 1.6
+    times faster.
     """
     if x.device.type == "cpu" and x.dtype == torch.bfloat16 and _has_onednn():
         words: tuple[str, str | None] = ("gelu", "none") if gelu else ("none", None)
