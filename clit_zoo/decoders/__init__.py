@@ -12,9 +12,11 @@ from typing import Any
 from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
+from .ipe import IPE
 from .liif import LIIF
 from .lte import LTE
 from .msit import MSIT
+from .ultrasr import UltraSR
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
@@ -22,6 +24,8 @@ DECODERS: dict[str, Any] = {
     "ciaosr": CiaoSR,
     "msit": MSIT,
     "lte": LTE,
+    "ultrasr": UltraSR,
+    "ipe": IPE,
 }
 
 

@@ -7,9 +7,16 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "msit", "ciaosr", "lte", "lte-plus"]
+SYSTEMS = ["lit", "clit", "liif", "msit", "ciaosr", "lte", "lte-plus", "ultrasr", "ipe"]
 # their papers have no such models; LTE+ is LTE under other names
-MISSING = {"swinir-msit", "rdn-lte-plus", "swinir-lte-plus", "edsr-light-lte-plus"}
+MISSING = {
+    "swinir-msit",
+    "rdn-lte-plus",
+    "swinir-lte-plus",
+    "swinir-ultrasr",
+    "swinir-ipe",
+    "edsr-light-lte-plus",
+}
 
 
 def test_list():
