@@ -12,10 +12,12 @@ from typing import Any
 from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
+from .ipe import IPE
 from .liif import LIIF
 from .lte import LTE
 from .metasr import MetaSR
 from .msit import MSIT
+from .ultrasr import UltraSR
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
@@ -24,6 +26,8 @@ DECODERS: dict[str, Any] = {
     "metasr": MetaSR,
     "msit": MSIT,
     "lte": LTE,
+    "ultrasr": UltraSR,
+    "ipe": IPE,
 }
 
 

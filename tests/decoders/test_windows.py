@@ -26,6 +26,8 @@ SMALL = {
         "query_kernels": 2,
         "hidden_dims": [24],
     },
+    "ultrasr": {"name": "ultrasr", "bands": 3, "hidden_dims": [24, 16]},
+    "ipe": {"name": "ipe", "bands": 4, "hidden_dims": [24, 16]},
     "lte": {"name": "lte", "dim": 12, "hidden_dims": [24, 16]},
     "lte+": {"name": "lte", "dim": 10, "hidden_dims": [24], "plus": True},
 }
