@@ -13,6 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import ClitZooError, is_out_of_memory
+from .allocator import keep_freed_memory
 
 # name -> (module with `command`, help line); the line stands here so that `clit-zoo --help` imports none.
 COMMANDS = {
@@ -91,6 +92,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         # A file name that is no UTF-8, or an ASCII terminal, must not end a run: escape what cannot be shown.
         if isinstance(stream, io.TextIOWrapper):

@@ -14,12 +14,14 @@ from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
 from .lte import LTE
+from .metasr import MetaSR
 from .msit import MSIT
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
     "liif": LIIF,
     "ciaosr": CiaoSR,
+    "metasr": MetaSR,
     "msit": MSIT,
     "lte": LTE,
 }

@@ -167,6 +167,11 @@ DECODERS: dict[str, Part] = {
             "cell_decode": Bool(True),
         },
     ),
+    "metasr": Part(
+        'Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019 '
+        "(arXiv:1903.00875)",
+        {"hidden_dims": Numbers((256,), (1, 8), 8, 2048), "original": Bool(False)},
+    ),
     "ciaosr": Part(
         'Cao et al., "CiaoSR: Continuous Implicit Attention-in-Attention Network for Arbitrary-Scale Image '
         'Super-Resolution", CVPR 2023 (arXiv:2212.04362)',

@@ -7,9 +7,14 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "msit", "ciaosr", "lte", "lte-plus"]
+SYSTEMS = ["lit", "clit", "liif", "metasr", "metasr-original", "msit", "ciaosr", "lte", "lte-plus"]
 # their papers have no such models; LTE+ is LTE under other names
-MISSING = {"swinir-msit", "rdn-lte-plus", "swinir-lte-plus", "edsr-light-lte-plus"}
+MISSING = {"edsr-light-metasr-original", "edsr-metasr-original", "swinir-metasr-original"} | {
+    "swinir-msit",
+    "rdn-lte-plus",
+    "swinir-lte-plus",
+    "edsr-light-lte-plus",
+}
 
 
 def test_list():
@@ -28,6 +33,7 @@ def test_paper_settings(encoder):
         ("lit", {"name": "clit", "stages": 1}),
         ("clit", {"name": "clit", "stages": 3}),
         ("liif", {"name": "liif"}),
+        ("metasr", {"name": "metasr"}),
         ("ciaosr", {"name": "ciaosr"}),
         ("lte", {"name": "lte"}),
     ):

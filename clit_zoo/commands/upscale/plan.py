@@ -134,7 +134,9 @@ class Job:
     reason: str | None = None  # why it failed or was skipped
     notices: list[str] = field(default_factory=list)
     seconds: float | None = None
+    pixel_bytes: int = 3  # of a stored pixel
     memory_bytes: int | None = None
+    forecast_seconds: float | None = None
 
     def place(self, sizing: Sizing, h: int, w: int) -> None:
         """Settle its sizes."""
@@ -164,7 +166,10 @@ class Job:
     def _explained(self, error: Exception) -> str:
         if is_out_of_memory(error):
             height, width = self.output_size or (0, 0)
-            return f"not enough memory for {width}×{height}; take a smaller scale, or another --device."
+            return (
+                f"not enough memory for {width}×{height}; take a light model, close other programs, or give "
+                "another --device."
+            )
         if isinstance(error, OSError) and error.strerror:
             return f"{error.filename or self.source} cannot be used ({error.strerror})."
         first = next(iter(str(error).strip().splitlines()), "")
@@ -296,6 +301,7 @@ def _of_shard(
 def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
     header = probe(item.path)
     job.place(sizing, header.height, header.width)
+    job.pixel_bytes = ((1 if header.gray else 3) + header.alpha) * header.bits // 8
     assert job.output_size is not None
     form = naming.form(header.format)
     job.format = form.name

@@ -32,7 +32,7 @@ from ..orders import takes_hoisted
 from ..queries import Grid, Points, Raster
 from ..tile_threads import run_tiles
 
-TILE_BYTES = 4 << 20
+TILE_BYTES = 2 << 20
 U_BYTES = 1 << 20
 """Working set of one tile.
 
