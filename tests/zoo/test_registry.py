@@ -20,9 +20,20 @@ SYSTEMS = [
     "ultrasr",
     "ipe",
 ]
+    "lit",
+    "clit",
+    "liif",
+    "metasr",
+    "metasr-original",
+    "msit",
+    "ciaosr",
+    "lte",
+    "lte-plus",
+    "ultrasr",
+    "ipe",
+]
 # their papers have no such models; LTE+ is LTE under other names
-MISSING = set(
-    [
+MISSING = {
         "edsr-light-metasr-original",
         "edsr-metasr-original",
         "swinir-metasr-original",
@@ -32,8 +43,7 @@ MISSING = set(
         "edsr-light-lte-plus",
         "rdn-lte-plus",
         "swinir-lte-plus",
-    ]
-)
+    }
 
 
 def test_list():
