@@ -20,30 +20,18 @@ SYSTEMS = [
     "ultrasr",
     "ipe",
 ]
-    "lit",
-    "clit",
-    "liif",
-    "metasr",
-    "metasr-original",
-    "msit",
-    "ciaosr",
-    "lte",
-    "lte-plus",
-    "ultrasr",
-    "ipe",
-]
 # their papers have no such models; LTE+ is LTE under other names
 MISSING = {
-        "edsr-light-metasr-original",
-        "edsr-metasr-original",
-        "swinir-metasr-original",
-        "swinir-msit",
-        "swinir-ultrasr",
-        "swinir-ipe",
-        "edsr-light-lte-plus",
-        "rdn-lte-plus",
-        "swinir-lte-plus",
-    }
+    "edsr-light-metasr-original",
+    "edsr-metasr-original",
+    "swinir-metasr-original",
+    "swinir-msit",
+    "swinir-ultrasr",
+    "swinir-ipe",
+    "edsr-light-lte-plus",
+    "rdn-lte-plus",
+    "swinir-lte-plus",
+}
 
 
 def test_list():
