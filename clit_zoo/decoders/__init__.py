@@ -12,6 +12,7 @@ from typing import Any
 from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
+from .itsrn import ITSRN
 from .liif import LIIF
 from .lte import LTE
 from .metasr import MetaSR
@@ -22,6 +23,7 @@ DECODERS: dict[str, Any] = {
     "liif": LIIF,
     "ciaosr": CiaoSR,
     "metasr": MetaSR,
+    "itsrn": ITSRN,
     "msit": MSIT,
     "lte": LTE,
 }
