@@ -13,6 +13,7 @@ SYSTEMS = [
     "liif",
     "metasr",
     "metasr-original",
+    "itsrn",
     "msit",
     "ciaosr",
     "lte",
@@ -22,6 +23,7 @@ SYSTEMS = [
 ]
 # their papers have no such models; LTE+ is LTE under other names
 MISSING = {
+    "edsr-itsrn",
     "edsr-light-metasr-original",
     "edsr-metasr-original",
     "swinir-metasr-original",
