@@ -86,6 +86,11 @@ def convert_checkpoint(
 # One row for each system: arguments of its authors' class -> settings of our decoder.
 
 
+def _unchanged(given: Any) -> Any:
+    """The checkpoint's tensors."""
+    return given
+
+
 @dataclass(frozen=True)
 class System:
     """A system whose checkpoints are understood.
@@ -103,7 +108,7 @@ class System:
     license: str
     arguments: dict[str, Any]
     decoder: Callable[[dict[str, Any]], dict[str, Any]]
-    weights: Callable[[Any], Any] = lambda given: given
+    weights: Callable[[Any], Any] = _unchanged
     changed: str = "The values are unchanged."
 
 
@@ -141,6 +146,14 @@ def _liif(args: dict[str, Any]) -> dict[str, Any]:
     require(mlp, "args.imnet_spec.args", out_dim=3)
     switches = {key: args[key] for key in ("feat_unfold", "local_ensemble", "cell_decode")}
     return {"name": "liif", "hidden_dims": mlp["hidden_list"], **switches}
+
+
+def _itsrn(args: dict[str, Any]) -> dict[str, Any]:
+    whole = {"embedding_coord": None, "embedding_scale": None, "local_ensemble": True}
+    require(args, "args", **whole, feat_unfold=True, scale_token=True)
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "sine"}})
+    require(mlp, "args.imnet_spec.args", act="gelu")
+    return {"name": "itsrn", "hidden_dims": mlp["hidden_list"]}
 
 
 def _metasr(args: dict[str, Any]) -> dict[str, Any]:
@@ -210,6 +223,20 @@ SYSTEMS = {
             "cell_decode": True,
         },
         _liif,
+    ),
+    "ITNSR": System(  # as their code spells it
+        "https://github.com/codyshen0000/ITSRN",
+        "",
+        {
+            "encoder_spec": None,
+            "imnet_spec": None,
+            "embedding_coord": None,
+            "embedding_scale": None,
+            "local_ensemble": True,
+            "feat_unfold": True,
+            "scale_token": True,
+        },
+        _itsrn,
     ),
     "metasr": System("https://github.com/yinboc/liif", "BSD-3-Clause", {"encoder_spec": None}, _metasr),
     "amsit": System(

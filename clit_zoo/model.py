@@ -1,5 +1,7 @@
 """SuperResolver: an encoder and a decoder that enlarge a picture by any factor. View: a picture opened."""
 
+import math
+import mmap
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -326,7 +328,7 @@ class View:
         """
         where = Pixels.window(*self.size, box, scale, size)
         shape = (self._batch, *where.size, self._channels)
-        out = torch.empty(shape, dtype=self._like.dtype, device=self._like.origin.device)
+        out = _apart(shape, self._like.dtype).to(self._like.origin.device)
         for part in self._tiles.decode(where, self._pixel_bytes, progress):
             alpha = None if part.alpha is None else part.alpha.to(out.device)
             store(part.color.to(out.device), alpha, self._gray, out[:, part.rows, part.cols])
@@ -365,7 +367,7 @@ class View:
         dtype = self._like.dtype if bits is None else SAMPLE_TYPES[bits]
         for part in self._tiles.decode(where, self._pixel_bytes, progress, first):
             if out is None:
-                out = torch.empty((1, part.band.stop - part.band.start, width, self._channels), dtype=dtype)
+                out = _apart((1, part.band.stop - part.band.start, width, self._channels), dtype)
             at = slice(part.rows.start - part.band.start, part.rows.stop - part.band.start)
             store(part.color.cpu(), None if part.alpha is None else part.alpha.cpu(), self._gray,
                   out[:, at, part.cols])  # fmt: skip
@@ -407,6 +409,14 @@ class View:
     @property
     def _pixel_bytes(self) -> int:
         return self._channels * self._batch * self._like.dtype.itemsize
+
+
+def _apart(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor in memory of its own: between freed tensors it would keep the next tile's from their places,
+    which took 100 MP at x4 a quarter of a gigabyte more.
+    """
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def _check_image(image: Tensor) -> Size:

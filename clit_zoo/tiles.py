@@ -25,14 +25,14 @@ from .pace import Pace, Work
 WHOLE_PIXELS = 1 << 20
 """A picture of at most so many pixels is one tile."""
 
-TILE_SIDE = 384
-"""Pixels along a side of other pictures' tiles: ``edsr-light-lit`` then encodes 1.3 times the pixels."""
+TILE_SIDE = 352
+"""Pixels along a side of other pictures' tiles: ``edsr-light-lit`` then encodes 1.4 times the pixels."""
 
 BAND_BYTES = 192 << 20
 """What a row of tiles may hold of finished samples. Of large outputs its tiles are lower, and wider."""
 
-CHUNK_PIXELS = 1 << 22
-"""Output pixels that are decoded at once: 50 MB of float32 colours."""
+CHUNK_PIXELS = 1 << 21
+"""Output pixels that are decoded at once: 25 MB of float32 colours."""
 
 KEPT_TILES = 4
 """A window of at most so many tiles keeps them for the next one."""

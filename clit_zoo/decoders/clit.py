@@ -178,7 +178,7 @@ class CLIT(nn.Module):
         grids = [grown.on(m.size, device).shifted(0, m.left) for m in maps]
         cells = [grown.cells(m.size, batch, device) for m in maps]
         on_image = grown.on((image.shape[2], image.shape[3]), device)
-        columns = border_columns(image, on_image)
+        across = border_columns(image, on_image)
 
         def stages(start: int, stop: int) -> Iterator[StageInput]:
             for m, grid, cell in zip(maps, grids, cells, strict=True):
@@ -188,7 +188,7 @@ class CLIT(nn.Module):
 
         out = image.new_empty(batch, rows.size, cols.size, 3)
         for start, stop in cut_rows(maps, rows, base, whole=whole):
-            skip = border_rows(columns, on_image.rows(start, stop))
+            skip = border_rows(across, on_image.rows(start, stop))
             found = self._cascade(stages(start, stop), len(sizes), skip)
             out[:, start:stop] = found.unflatten(1, (stop - start, cols.size))
             if progress is not None:
