@@ -20,10 +20,10 @@ from .decoders import build_decoder
 from .decoders.base import Decoder, Normalisation, Progress
 from .encoders import build_encoder
 from .encoders.base import Encoder
-from .errors import ConfigError, ImageError
+from .errors import ConfigError, ImageError, ScaleError
 from .geometry import Box, Coords, Frame, Pixels, Size, Where
 from .imaging.picture import SAMPLE_TYPES, store
-from .tiles import Tiles
+from .tiles import Glance, Tiles
 from .zoo.config import ModelConfig
 from .zoo.folder import model_card, write_model_folder
 
@@ -374,6 +374,37 @@ class View:
             if (part.rows.stop, part.cols.stop) == (part.band.stop, width):
                 finished, out = out[0].numpy(), None
                 yield finished
+
+    @torch.inference_mode()
+    def attention(self, x: float, y: float, scale: float = 1.0) -> list[Glance]:
+        """Where the model looks for the colour at a position (Figure 7 of CLIT's paper).
+
+        Args:
+            x, y: in pixels of the input, fractions allowed: the first pixel's centre is (0.5, 0.5).
+            scale: of the enlargement, by which a cascade plans its stages.
+
+        Returns:
+            A ``Glance`` for each stage that works at this scale.
+
+        Raises:
+            ConfigError: the decoder has no attention.
+            ScaleError: the position is not in the picture, or the scale out of bounds.
+        """
+        if not hasattr(self._tiles.model.decoder, "attention"):
+            raise ConfigError("this model's decoder has no attention to show: take a LIT or CLIT model")
+        if not (0 <= x <= self.size[1] and 0 <= y <= self.size[0]):
+            raise ScaleError(f"({x:g}, {y:g}) is not in the {self.size[1]}x{self.size[0]} picture")
+        return self._tiles.attention(x, y, Pixels.whole(geometry.output_size(*self.size, scale)))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the picture is encoded in one piece."""
+        return self._tiles.layout.whole
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the maps held, which later windows may change."""
+        return self._tiles.nbytes
 
     @property
     def _pixel_bytes(self) -> int:

@@ -191,7 +191,7 @@ def test_it_compiles_and_exports():
     given = image, where.coords.float(), where.cell.float()
     torch.testing.assert_close(query(*given), model.query(*given))
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
-    program = torch.export.export(model, (image, (18, 13)), dynamic_shapes=(batch, None))
+    program = torch.export.export(model, (image, (18, 13)), dynamic_shapes=(batch, (None, None)))
     other = torch.rand(3, 3, 7, 5)
     torch.testing.assert_close(program.module()(other, (18, 13)), model(other, (18, 13)))
 

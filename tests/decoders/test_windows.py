@@ -15,6 +15,7 @@ SMALL = {
     "clit": {"name": "clit", "dim": 16, "heads": 2, "radius": 2, "stages": 3, "hidden_dims": [24, 16]},
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
+    "metasr": {"name": "metasr", "hidden_dims": [24]},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 24},
     "msit": {
         "name": "msit",
@@ -25,6 +26,10 @@ SMALL = {
         "query_kernels": 2,
         "hidden_dims": [24],
     },
+    "ultrasr": {"name": "ultrasr", "bands": 3, "hidden_dims": [24, 16]},
+    "ipe": {"name": "ipe", "bands": 4, "hidden_dims": [24, 16]},
+    "lte": {"name": "lte", "dim": 12, "hidden_dims": [24, 16]},
+    "lte+": {"name": "lte", "dim": 10, "hidden_dims": [24], "plus": True},
 }
 HELD = {"ciaosr": 3 + 2 * 8 + 2 * 24}
 """Numbers that a view holds of each feature pixel, where they are more than ``3 + 24``."""

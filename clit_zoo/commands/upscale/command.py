@@ -18,6 +18,7 @@ from ...atomic import remove_stale
 from ...choice import CLEAN, name_at
 from ...geometry import Size
 from ...imaging.formats import OUTPUTS, by_suffix, output_format
+from ...page.static import check_address
 from ...pretrained import pick_device
 from ...zoo import hub, registry
 from ...zoo.config import ModelConfig
@@ -47,7 +48,7 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
     "--output",
     "out",
     metavar="FILE|FOLDER",
-    type=click.Path(readable=False, path_type=Path),
+    type=click.Path(readable=False),  # a Path would lose the slash at its end
     help="A folder, made if need be; or, for one input, a file.  [default: beside each input]",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
@@ -86,6 +87,9 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP; WebP at 100 is lossless.  [default: 95]"
 )
+@click.option(
+    "--iiif", metavar="URL", help="Write folders of tiles for web servers; URL is where -o will be."
+)
 @click.option("--flatten", type=Colour(), help="Lay transparent pictures on white, #202020 …")
 @click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
@@ -100,7 +104,7 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option("--dry-run", is_flag=True, help="Show names, sizes, memory and time, and write nothing.")
 def command(
     inputs: tuple[Path, ...],
-    out: Path | None,
+    out: str | None,
     recursive: bool,
     model: str | None,
     strength: float | None,
@@ -116,6 +120,7 @@ def command(
     backend: str,
     format: str | None,
     quality: int | None,
+    iiif: str | None,
     flatten: str | None,
     suffix: str | None,
     skip_existing: bool,
@@ -148,16 +153,23 @@ def command(
     if (scale, width, height, size) == (None, None, None, None):
         scale = DEFAULT_SCALE
 
+    if iiif is not None:
+        others = {"format": format, "quality": quality, "fill": fill, "overwrite": overwrite}
+        if clash := [name for name, value in others.items() if value]:
+            raise click.UsageError(f"Give one of --iiif and --{clash[0]}.")
+        iiif = check_address(iiif)
+
     started = time.monotonic()
     _quiet()
     single = _is_single_file(inputs, out, format)
     sizing = Sizing(scale, width, height, size, "fit" if fit else "fill" if fill else "stretch")
     name = _model_name(model) if strength is None else name_at(strength)
+    place = None if out is None else Path(out)
     jobs = plan(
-        list(find_inputs(inputs, recursive, out)),
+        list(find_inputs(inputs, recursive, place)),
         name,
         sizing,
-        Naming(out, single, suffix, format),
+        Naming(place, single, suffix, format, tiled=iiif is not None),
         flatten=flatten is not None,
         skip_existing=skip_existing,
         overwrite=overwrite,
@@ -173,7 +185,10 @@ def command(
             _estimate(planned, model, dtype, "auto" if device == "all" else device, report)
         elif planned:
             names = list(dict.fromkeys(job.model for job in planned))
-            given = {"sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite}
+            given = {
+                "sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite, "iiif": iiif,
+                "out": place,
+            }  # fmt: skip
             ready = functools.partial(_ready, names, model, dtype, backend, strength, given)
             _enlarge_all(planned, _devices(device)[: len(planned)], ready, report)
     finally:  # after an interruption too, what has been done is told
@@ -254,7 +269,7 @@ def _enlarge_all(
             finished(job)
 
 
-def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | None) -> bool:
+def _is_single_file(inputs: tuple[Path, ...], out: str | None, format: str | None) -> bool:
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
     folders = [path for path in inputs if os.path.isdir(path)]
     if out is None:
@@ -266,18 +281,20 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
             raise click.UsageError(
                 f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
             )
-    if os.path.isdir(out) or str(out).endswith(("/", "\\")):
+    if os.path.isdir(out) or out.endswith(("/", os.sep)):
         return False
     form = by_suffix(out)
     several = folders or len(inputs) > 1
     if form is None and os.path.lexists(out):
         raise click.UsageError(f"-o {out} is a file that is no picture: give a folder.")
-    if form is None and (several or not out.suffix):
+    if form is None and (several or not Path(out).suffix):
         return False
     if form is None or form.output is None:
         as_folder = f"; for a folder give {out}/" if form is None else ""
         known = ", ".join(OUTPUTS)
-        raise click.UsageError(f"cannot write {out.suffix.lower()}: the formats are {known}{as_folder}.")
+        raise click.UsageError(
+            f"cannot write {Path(out).suffix.lower()}: the formats are {known}{as_folder}."
+        )
     if several:
         raise click.UsageError(f"-o {out} is one file, and there are several inputs: give a folder.")
     if format is not None and output_format(format) is not form:
