@@ -76,7 +76,7 @@ class Enlargement(Case):
         scale: a number from 1.
     """
 
-    parts = ("encode", "decode")
+    parts: ClassVar[tuple[str, ...]] = ("encode", "decode")
     size: Size
     scale: float
 
@@ -108,7 +108,7 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 class Peer(Enlargement):
     """Enlarging a picture by one of ``PEERS``, with random weights, which cost as much as any."""
 
-    parts = ("enlarge",)
+    parts: ClassVar[tuple[str, ...]] = ("enlarge",)
 
     @cached_property
     def model(self) -> SuperResolver:

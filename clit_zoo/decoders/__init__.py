@@ -13,6 +13,7 @@ from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
 from .ipe import IPE
+from .itsrn import ITSRN
 from .liif import LIIF
 from .lte import LTE
 from .metasr import MetaSR
@@ -24,6 +25,7 @@ DECODERS: dict[str, Any] = {
     "liif": LIIF,
     "ciaosr": CiaoSR,
     "metasr": MetaSR,
+    "itsrn": ITSRN,
     "msit": MSIT,
     "lte": LTE,
     "ultrasr": UltraSR,

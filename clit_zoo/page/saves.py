@@ -219,7 +219,8 @@ class Saves:
 def _enlarged(save: Save, view: View | None) -> Generator[None, None, Picture]:
     """The picture, rows by rows."""
     picture, (height, width) = save.opened.picture, save.wish.size
-    samples = torch.empty((1, picture.channels, height, width), dtype=picture.dtype)
+    rows = torch.empty((1, height, width, picture.channels), dtype=picture.dtype)  # as files hold them
+    samples = rows.permute(0, 3, 1, 2)
     done = 0
     for part in window(picture, view, save.wish.box, (height, width)):
         samples[:, :, done : done + part.height] = part.samples[:, :, :, :]

@@ -93,6 +93,14 @@ _SYSTEMS = {
     "metasr-original": System(
         "the original Meta-SR", {"name": "metasr", "original": True}, 445_144, encoders=("rdn",)
     ),
+    "itsrn": System(
+        "ITSRN",
+        {"name": "itsrn"},
+        645_314,
+        {"name": "itsrn", "hidden_dims": [64, 64, 64], "merge_dim": 64},
+        121_602,
+        encoders=("rdn", "swinir"),
+    ),
     "msit": System(
         "MSIT",
         {"name": "msit"},

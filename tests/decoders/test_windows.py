@@ -16,6 +16,7 @@ SMALL = {
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
     "metasr": {"name": "metasr", "hidden_dims": [24]},
+    "itsrn": {"name": "itsrn", "hidden_dims": [24, 16], "merge_dim": 12},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 24},
     "msit": {
         "name": "msit",

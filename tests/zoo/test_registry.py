@@ -13,6 +13,7 @@ SYSTEMS = [
     "liif",
     "metasr",
     "metasr-original",
+    "itsrn",
     "msit",
     "ciaosr",
     "lte",
@@ -21,19 +22,18 @@ SYSTEMS = [
     "ipe",
 ]
 # their papers have no such models; LTE+ is LTE under other names
-MISSING = set(
-    [
-        "edsr-light-metasr-original",
-        "edsr-metasr-original",
-        "swinir-metasr-original",
-        "swinir-msit",
-        "swinir-ultrasr",
-        "swinir-ipe",
-        "edsr-light-lte-plus",
-        "rdn-lte-plus",
-        "swinir-lte-plus",
-    ]
-)
+MISSING = {
+    "edsr-itsrn",
+    "edsr-light-metasr-original",
+    "edsr-metasr-original",
+    "swinir-metasr-original",
+    "swinir-msit",
+    "swinir-ultrasr",
+    "swinir-ipe",
+    "edsr-light-lte-plus",
+    "rdn-lte-plus",
+    "swinir-lte-plus",
+}
 
 
 def test_list():

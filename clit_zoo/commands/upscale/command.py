@@ -186,8 +186,8 @@ def command(
         elif planned:
             names = list(dict.fromkeys(job.model for job in planned))
             given = {
-                "sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite, "iiif": iiif,
-                "out": place,
+                "sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite,
+                "iiif": iiif, "out": place,
             }  # fmt: skip
             ready = functools.partial(_ready, names, model, dtype, backend, strength, given)
             _enlarge_all(planned, _devices(device)[: len(planned)], ready, report)
