@@ -184,7 +184,8 @@ class Tiles:
             for cols, tile in tiles:
                 encoded, alpha = self._encoded(tile, pace) if keep else self._encode(tile, pace)
                 width = cols.stop - cols.start
-                step = max(1, CHUNK_PIXELS // (width * self.batch))
+                high = band.stop - band.start
+                step = math.ceil(high / math.ceil(high * width * self.batch / CHUNK_PIXELS))  # equal parts
                 for top in range(band.start, band.stop, step):
                     part = slice(top, min(top + step, band.stop))
                     finished = part if len(tiles) == 1 else band

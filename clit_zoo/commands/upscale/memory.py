@@ -31,6 +31,9 @@ HEAP, HEAP_SHARE = {"edsr": 1.3, "rdn": 1.1, "swinir": 1.9}, 1.3
 DECODER_BYTES = 30_000_000
 """What a decoder's tiles take beside its maps and colours."""
 
+TILES_BYTES = 60_000_000
+"""What lies between the places of several tiles' tensors: measured with 12 MP at x2 and 100 MP at x4."""
+
 WRITING = 2.4
 """An output's copies while it is written from memory: its samples, those of its coder, the file."""
 
@@ -82,7 +85,9 @@ class Estimate:
         colors = 2 * 12 * min(CHUNK_PIXELS, decoded)
         decode = held + min(bands.BAND_BYTES, bands.COPIES * held) + DECODER_BYTES + colors
         out = min(BAND_BYTES, output) if in_rows else output
-        computing = samples + out + max(encoded * self._pixel, decode)
+        encode = encoded * self._pixel
+        # after some tiles the places of a tile's encoder and of its decoder lie beside each other
+        computing = samples + out + (max(encode, decode) if layout.whole else encode + decode + TILES_BYTES)
         return round(self._process + max(computing, 7 / 3 * samples, 0 if in_rows else WRITING * output))
 
     def seconds(self, size: Size, target: Size, box: Box | None, pixel_bytes: int) -> float:
