@@ -2,9 +2,9 @@
 
 The training scripts of CLIT, LIIF and their relatives pickle {"model": {"name", "args", "sd"}, "optimizer",
 "epoch"}: "args" are the arguments of their classes, "sd" the tensors under the names that this library uses
-too. ``SYSTEMS`` has a row for each of them; CiaoSR's are of another form (``zoo.mmedit``). A checkpoint may
-come from a stranger, so nothing in it is run, and what is not understood is refused: it could mean a model
-that computes something else.
+too. ``SYSTEMS`` has a row for each of them; CiaoSR's are of another form (``zoo.mmedit``), and the first
+Meta-SR's are bare tensors. A checkpoint may come from a stranger, so nothing in it is run, and what is not
+understood is refused: it could mean a model that computes something else.
 """
 
 import hashlib
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from .errors import ClitZooError, ConfigError, WeightsError
 from .zoo import mmedit, registry
@@ -29,7 +31,7 @@ def convert_checkpoint(
     """Write the model of a checkpoint as a folder that ``from_pretrained`` loads.
 
     Args:
-        path: a .pth file written by the training script of one of ``SYSTEMS``, or of CiaoSR.
+        path: a .pth file written by the training script of one of ``SYSTEMS``, of CiaoSR or of Meta-SR.
         out_folder: where config.json, model.safetensors and README.md go; made if need be.
         name: what the model is called; by default as the registered model with the same settings, else as
             the folder.
@@ -59,6 +61,8 @@ def convert_checkpoint(
     try:
         if "state_dict" in content:
             system, (encoder, decoder, given) = CIAOSR, mmedit.model_of(content)
+        elif "P2W.meta_block.0.weight" in content:
+            system, (encoder, decoder, given) = META_RDN, _meta_rdn(content)
         else:
             fields(content, "the checkpoint", ("model",), ("optimizer", "epoch", "state"))
             model = fields(content["model"], "model", ("name", "args", "sd"))
@@ -82,6 +86,11 @@ def convert_checkpoint(
 # One row for each system: arguments of its authors' class -> settings of our decoder.
 
 
+def _unchanged(given: Any) -> Any:
+    """The checkpoint's tensors."""
+    return given
+
+
 @dataclass(frozen=True)
 class System:
     """A system whose checkpoints are understood.
@@ -99,7 +108,7 @@ class System:
     license: str
     arguments: dict[str, Any]
     decoder: Callable[[dict[str, Any]], dict[str, Any]]
-    weights: Callable[[Any], Any] = lambda given: given
+    weights: Callable[[Any], Any] = _unchanged
     changed: str = "The values are unchanged."
 
 
@@ -137,6 +146,18 @@ def _liif(args: dict[str, Any]) -> dict[str, Any]:
     require(mlp, "args.imnet_spec.args", out_dim=3)
     switches = {key: args[key] for key in ("feat_unfold", "local_ensemble", "cell_decode")}
     return {"name": "liif", "hidden_dims": mlp["hidden_list"], **switches}
+
+
+def _itsrn(args: dict[str, Any]) -> dict[str, Any]:
+    whole = {"embedding_coord": None, "embedding_scale": None, "local_ensemble": True}
+    require(args, "args", **whole, feat_unfold=True, scale_token=True)
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "sine"}})
+    require(mlp, "args.imnet_spec.args", act="gelu")
+    return {"name": "itsrn", "hidden_dims": mlp["hidden_list"]}
+
+
+def _metasr(args: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "metasr", "hidden_dims": [256]}
 
 
 def _msit(args: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +224,21 @@ SYSTEMS = {
         },
         _liif,
     ),
+    "ITNSR": System(  # as their code spells it
+        "https://github.com/codyshen0000/ITSRN",
+        "",
+        {
+            "encoder_spec": None,
+            "imnet_spec": None,
+            "embedding_coord": None,
+            "embedding_scale": None,
+            "local_ensemble": True,
+            "feat_unfold": True,
+            "scale_token": True,
+        },
+        _itsrn,
+    ),
+    "metasr": System("https://github.com/yinboc/liif", "BSD-3-Clause", {"encoder_spec": None}, _metasr),
     "amsit": System(
         "https://github.com/Jinchen2028/MSIT",
         "MIT",
@@ -244,11 +280,38 @@ SYSTEMS = {
 CIAOSR = System("https://github.com/caojiezhang/CiaoSR", "CC-BY-NC-4.0", {}, dict)
 
 
+META_RDN = System(
+    "https://github.com/XuecaiHu/Meta-SR-Pytorch", "", {}, dict, changed="Names are others, values unchanged."
+)
+_META_RDN_NAMES = {
+    r"(sub|add)_mean\.": r"normalisation.\1_mean.",
+    r"P2W\.meta_block\.": "imnet.layers.",
+    r"(SFENet|RDBs|GFF)": r"encoder.\1",
+}
+
+
+def _meta_rdn(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Settings of encoder and decoder, and the tensors, of Meta-SR's own file: that is the state dict."""
+    first, config = content.get("SFENet1.weight"), "A" if "RDBs.19.LFF.weight" in content else "B"
+    channels = first.shape[0] if isinstance(first, Tensor) and first.dim() == 4 else 64
+    given = {}
+    for name, tensor in content.items():
+        named = str(name)
+        for there, here in _META_RDN_NAMES.items():
+            named = re.sub(f"^{there}", here, named)
+        given[named] = tensor
+    if len(given) != len(content):
+        raise WeightsError("two of its tensors have the same name here.")
+    encoder = {"name": "rdn", "channels": channels, **_RDN_CONFIGS[config]}
+    return encoder, {"name": "metasr", "hidden_dims": [256], "original": True}, given
+
+
 def _system(name: Any) -> System:
     if not isinstance(name, str) or name not in SYSTEMS:
         raise ConfigError(
-            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)}, ciaosr (the paper's LIT "
-            "is 'clit' with imnet_num 1; the name 'lit' stands for a variant with a frequency branch)."
+            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)}, ciaosr and Meta-SR's own "
+            "files (the paper's LIT is 'clit' with imnet_num 1; the name 'lit' stands for a variant with a "
+            "frequency branch)."
         )
     return SYSTEMS[name]
 
@@ -308,8 +371,10 @@ def _provenance(path: Path, epoch: Any, system: System) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     trained = f", saved after epoch {epoch}" if type(epoch) is int and abs(epoch) < 10**9 else ""
+    terms = "has no licence: ask its authors before you pass on those published with it"
+    if system.license:
+        terms = f"is under the {system.license} licence, and so are those published with it"
     return (
         f"## Source\n\n`{path.name}`{trained}; SHA-256 `{digest}`. {system.changed}\n\nThe code "
-        f"that writes such checkpoints is under the {system.license} licence, and so are those published "
-        "with it; one that you trained yourself is yours."
+        f"that writes such checkpoints {terms}; one that you trained yourself is yours."
     )

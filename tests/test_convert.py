@@ -50,6 +50,15 @@ EDSR_SHAPES = {
     "encoder.body.0.body.2": (8, 8, *CONV),
     "encoder.body.1": (8, 8, *CONV),
 }
+RDN_SHAPES = {
+    "SFENet1": (4, 3, *CONV),
+    "SFENet2": (4, 4, *CONV),
+    "GFF.0": (4, 80, 1, 1),
+    "GFF.1": (4, 4, *CONV),
+}
+for block in range(20):
+    RDN_SHAPES |= {f"RDBs.{block}.convs.{i}.conv.0": (32, 4 + 32 * i, *CONV) for i in range(6)}
+    RDN_SHAPES[f"RDBs.{block}.LFF"] = (4, 4 + 32 * 6, 1, 1)
 DECODER_SHAPES = {
     "conv_vs.0": (16, 16, *CONV),
     "conv_vs.1": (16, 16, *CONV),
@@ -100,6 +109,41 @@ def liif_checkpoint(encoder=EDSR, shapes=EDSR_SHAPES, channels=8, **switches):
         "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
         "epoch": 1000,
     }
+
+
+def metasr_checkpoint():
+    torch.manual_seed(0)
+    mlp = {"imnet.layers.0": (256, 3), "imnet.layers.2": (8 * 27, 256)}
+    args = copy.deepcopy({"encoder_spec": EDSR})
+    return {
+        "model": {"name": "metasr", "args": args, "sd": tensors({**EDSR_SHAPES, **mlp})},
+        "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+    }
+
+
+def itsrn_checkpoint():
+    torch.manual_seed(0)
+    mlp = {"imnet.layers.0": (8, 4), "imnet.layers.2": (12, 8), "imnet.layers.4": (8 * 27, 12)}
+    mlp |= {"Weight.layers.0": (256, 4), "Weight.layers.2": (1, 256)}
+    mlp |= {"Score.layers.0": (256, 2), "Score.layers.2": (1, 256)}
+    imnet = {"name": "mlp", "args": {"hidden_list": [8, 12], "act": "gelu"}}
+    args = {"encoder_spec": EDSR, "imnet_spec": imnet, "feat_unfold": True, "scale_token": True}
+    return {
+        "model": {"name": "ITNSR", "args": copy.deepcopy(args), "sd": tensors({**EDSR_SHAPES, **mlp})},
+        "optimizer": {"name": "adam", "args": {"lr": 2e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+        "state": torch.get_rng_state(),
+    }
+
+
+def same(folder, sd):
+    """Whether a folder's model holds the decoder's and encoder's tensors of a checkpoint, and loads."""
+    weights = from_pretrained(folder, device="cpu").state_dict()
+    given = {
+        name: t.tolist() for name, t in sd.items() if not name.startswith(("encoder.sub", "encoder.add"))
+    }
+    return {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == given
 
 
 def msit_checkpoint(rim=True):
@@ -208,6 +252,72 @@ def test_liif(tmp_path, switches):
     assert "https://github.com/yinboc/liif" in card and "BSD-3-Clause" in card
 
 
+def test_metasr(tmp_path):
+    content = metasr_checkpoint()
+    folder = convert(content, tmp_path, name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": False}
+    assert same(folder, content["model"]["sd"])
+    assert "https://github.com/yinboc/liif" in (folder / "README.md").read_text()
+
+
+def test_itsrn(tmp_path):
+    content = itsrn_checkpoint()
+    folder = convert(content, tmp_path, name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "itsrn", "hidden_dims": [8, 12], "merge_dim": 256}
+    assert same(folder, content["model"]["sd"])
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/codyshen0000/ITSRN" in card and "has no licence" in card
+
+
+def meta_rdn_checkpoint():
+    """As Meta-SR's authors save it: bare tensors, the encoder's without a prefix."""
+    torch.manual_seed(0)
+    means = {"sub_mean": (3, 3, 1, 1), "add_mean": (3, 3, 1, 1)}
+    mlp = {"P2W.meta_block.0": (256, 3), "P2W.meta_block.2": (4 * 27, 256)}
+    return tensors({**means, **RDN_SHAPES, **mlp})
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_meta_rdn(tmp_path, legacy):
+    content = meta_rdn_checkpoint()
+    torch.save(content, tmp_path / "model_1000.pt", _use_new_zipfile_serialization=not legacy)
+    folder = convert_checkpoint(tmp_path / "model_1000.pt", tmp_path / "out", name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": True}
+    assert config.encoder == {"name": "rdn", "channels": 4, "blocks": 20, "layers": 6, "growth": 32}
+    found = from_pretrained(folder, device="cpu").state_dict()
+    assert len(found) == len(content)
+    for name, tensor in content.items():
+        named = name.replace("P2W.meta_block", "decoder.imnet.layers")
+        named = named.replace("sub_", "decoder.normalisation.sub_").replace(
+            "add_", "decoder.normalisation.add_"
+        )
+        assert torch.equal(found[named if named != name else f"encoder.{name}"], tensor)
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/XuecaiHu/Meta-SR-Pytorch" in card and "has no licence: ask its authors" in card
+
+
+META_RDN_CHANGES = [
+    ({"sub_mean.bias": None}, r"1 tensor missing \(decoder.normalisation.sub_mean.bias\)"),
+    ({"RDBs.3.LFF.bias": None}, r"1 tensor missing \(encoder.RDBs.3.LFF.bias\)"),
+    ({"epoch": 3}, r"1 tensor unknown \(decoder.epoch\)"),
+    ({7: torch.zeros(3)}, r"1 tensor unknown \(decoder.7\)"),
+    ({"imnet.layers.0.bias": torch.zeros(256)}, "two of its tensors have the same name"),
+    ({"SFENet1.weight": torch.zeros(8, 3, 3, 3)}, "shape 4, expected 8"),
+    ({"SFENet1.weight": [3]}, "SFENet1.weight: "),
+    ({"P2W.meta_block.0.weight": torch.full((256, 3), torch.nan)}, "not finite"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), META_RDN_CHANGES)
+def test_meta_rdns_tensors_are_checked(tmp_path, change, message):
+    content = {key: t for key, t in (meta_rdn_checkpoint() | change).items() if t is not None}
+    with pytest.raises(WeightsError, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
+
+
 @pytest.mark.parametrize("rim", [True, False])
 def test_msit(tmp_path, rim):
     content = msit_checkpoint(rim)
@@ -270,16 +380,7 @@ def test_lte(tmp_path, plus):
 
 
 def test_rdn(tmp_path):
-    shapes = {
-        "SFENet1": (4, 3, *CONV),
-        "SFENet2": (4, 4, *CONV),
-        "GFF.0": (4, 80, 1, 1),
-        "GFF.1": (4, 4, *CONV),
-    }
-    for block in range(20):
-        shapes |= {f"RDBs.{block}.convs.{i}.conv.0": (32, 4 + 32 * i, *CONV) for i in range(6)}
-        shapes[f"RDBs.{block}.LFF"] = (4, 4 + 32 * 6, 1, 1)
-    shapes = {f"encoder.{name}": shape for name, shape in shapes.items()}
+    shapes = {f"encoder.{name}": shape for name, shape in RDN_SHAPES.items()}
     spec = {"name": "rdn", "args": {"no_upsampling": True, "G0": 4, "RDNconfig": "A"}}
     folder = convert(checkpoint(spec, shapes, channels=4), tmp_path)
     assert ModelConfig.from_json(folder / "config.json").encoder == {
@@ -369,8 +470,9 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif'),
-    (set_at("model", "name", "metasr"), r'"metasr".*what can be converted'),
+    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif, metasr'),
+    (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
+    (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
     (set_at("model", "name", torch.zeros(2)), "holds a Tensor"),
     (set_at("model", "args", [1]), "args must be an object"),
@@ -421,9 +523,38 @@ LIIF_CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), LIIF_CHANGES)
-def test_liifs_content_is_checked(tmp_path, change, error, message):
-    content = liif_checkpoint()
+ITSRN_CHANGES = [
+    (set_at(*SPEC, "local_ensemble", False), ConfigError, "local_ensemble is false"),
+    (set_at(*SPEC, "embedding_coord", {"name": "mlp"}), ConfigError, "embedding_coord is an object of 1"),
+    (set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
+    (set_at(*SPEC, "imnet_spec", "args", {"hidden_list": [8, 12]}), ConfigError, 'act is "sine"'),
+    (set_at(*SPEC, "cell_decode", True), ConfigError, "args.cell_decode is unknown"),
+    (drop("Score.layers.2.bias"), WeightsError, r"1 tensor missing \(decoder.Score.layers.2.bias\)"),
+    (set_at(*SD, "embedding_q.a", torch.zeros(3)), WeightsError, r"unknown \(decoder.embedding_q.a\)"),
+]
+METASR_CHANGES = [
+    (set_at(*SPEC, "imnet_spec", {}), ConfigError, "args.imnet_spec is unknown"),
+    (set_at(*SPEC, "encoder_spec", None), ConfigError, "encoder_spec must be an object"),
+    (drop("imnet.layers.0.bias"), WeightsError, r"1 tensor missing \(decoder.imnet.layers.0.bias\)"),
+    (set_at(*SD, "P2W.0.bias", torch.zeros(3)), WeightsError, r"1 tensor unknown \(decoder.P2W.0.bias\)"),
+    (
+        set_at(*SD, "imnet.layers.2.bias", torch.zeros(9)),
+        WeightsError,
+        "layers.2.bias: shape 9, expected 216",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "error", "message"),
+    [
+        *((liif_checkpoint, *row) for row in LIIF_CHANGES),
+        *((metasr_checkpoint, *row) for row in METASR_CHANGES),
+        *((itsrn_checkpoint, *row) for row in ITSRN_CHANGES),
+    ],
+)
+def test_content_is_checked(tmp_path, made, change, error, message):
+    content = made()
     change(content)
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)

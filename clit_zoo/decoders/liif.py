@@ -49,7 +49,7 @@ class LIIF(nn.Module):
         cell_decode: the MLP reads the cell.
 
     Attributes:
-        numbers: how many ``encode`` gives along each axis. Subclasses set it before this class' ``__init__``.
+        numbers: how many ``encode`` gives along each axis; a subclass sets it before ``super().__init__``.
         every_layer: all layers read these numbers, not only the first.
     """
 

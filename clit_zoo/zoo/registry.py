@@ -87,6 +87,20 @@ _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
+    "metasr": System(
+        "Meta-SR", {"name": "metasr"}, 445_120, {"name": "metasr", "hidden_dims": [64]}, 112_576
+    ),
+    "metasr-original": System(
+        "the original Meta-SR", {"name": "metasr", "original": True}, 445_144, encoders=("rdn",)
+    ),
+    "itsrn": System(
+        "ITSRN",
+        {"name": "itsrn"},
+        645_314,
+        {"name": "itsrn", "hidden_dims": [64, 64, 64], "merge_dim": 64},
+        121_602,
+        encoders=("rdn", "swinir"),
+    ),
     "msit": System(
         "MSIT",
         {"name": "msit"},

@@ -167,6 +167,16 @@ DECODERS: dict[str, Part] = {
             "cell_decode": Bool(True),
         },
     ),
+    "metasr": Part(
+        'Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019 '
+        "(arXiv:1903.00875)",
+        {"hidden_dims": Numbers((256,), (1, 8), 8, 2048), "original": Bool(False)},
+    ),
+    "itsrn": Part(
+        'Yang et al., "Implicit Transformer Network for Screen Content Image Continuous Super-Resolution", '
+        "NeurIPS 2021 (arXiv:2112.06174)",
+        {"hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048), "merge_dim": Number(256, 8, 2048)},
+    ),
     "ciaosr": Part(
         'Cao et al., "CiaoSR: Continuous Implicit Attention-in-Attention Network for Arbitrary-Scale Image '
         'Super-Resolution", CVPR 2023 (arXiv:2212.04362)',

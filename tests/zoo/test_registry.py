@@ -7,15 +7,32 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "msit", "ciaosr", "lte", "lte-plus", "ultrasr", "ipe"]
+SYSTEMS = [
+    "lit",
+    "clit",
+    "liif",
+    "metasr",
+    "metasr-original",
+    "itsrn",
+    "msit",
+    "ciaosr",
+    "lte",
+    "lte-plus",
+    "ultrasr",
+    "ipe",
+]
 # their papers have no such models; LTE+ is LTE under other names
 MISSING = {
+    "edsr-itsrn",
+    "edsr-light-metasr-original",
+    "edsr-metasr-original",
+    "swinir-metasr-original",
     "swinir-msit",
-    "rdn-lte-plus",
-    "swinir-lte-plus",
     "swinir-ultrasr",
     "swinir-ipe",
     "edsr-light-lte-plus",
+    "rdn-lte-plus",
+    "swinir-lte-plus",
 }
 
 
@@ -35,6 +52,7 @@ def test_paper_settings(encoder):
         ("lit", {"name": "clit", "stages": 1}),
         ("clit", {"name": "clit", "stages": 3}),
         ("liif", {"name": "liif"}),
+        ("metasr", {"name": "metasr"}),
         ("ciaosr", {"name": "ciaosr"}),
         ("lte", {"name": "lte"}),
     ):
