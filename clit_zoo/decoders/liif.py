@@ -149,7 +149,8 @@ class LIIF(nn.Module):
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve; see ``Decoder``."""
-        return "LIIF computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
+        reason = f"{type(self).__name__} computes in PyTorch: take auto, torch or reference"
+        return reason if backend == "triton" else None
 
     def _corners(self, index: Tensor, offset: Tensor, n: int) -> Sequence[Corner]:
         if self.local_ensemble:

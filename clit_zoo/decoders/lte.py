@@ -9,7 +9,8 @@ For a position and each of the four feature pixels p_t around it (``corners``), 
 Amplitude and position are multiplied before the first layer, so that nothing of it can be computed once for
 each feature pixel. But the angle is a sum over the axes: on a window's rows and columns the sines and cosines
 of each axis are computed once for each of its positions and each feature pixel across it, and the
-angle-sum identities join them, with s times fewer sines at scale s. Parameter names are the authors'.
+angle-sum identities join them, with s times fewer sines at scale s. The MLP takes four fifths of a CPU's time
+all the same. Parameter names are the authors'.
 """
 
 import math
