@@ -12,11 +12,13 @@ from typing import Any
 from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
+from .ipe import IPE
 from .itsrn import ITSRN
 from .liif import LIIF
 from .lte import LTE
 from .metasr import MetaSR
 from .msit import MSIT
+from .ultrasr import UltraSR
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
@@ -26,6 +28,8 @@ DECODERS: dict[str, Any] = {
     "itsrn": ITSRN,
     "msit": MSIT,
     "lte": LTE,
+    "ultrasr": UltraSR,
+    "ipe": IPE,
 }
 
 

@@ -124,16 +124,16 @@ class CiaoSR(nn.Module):
         def colors(y: Place, x: Place) -> Tensor:
             corners = self._corners(y, x, size, whole, cells)
             near: Near = Region(prepared, y, x, paired) if y.index.dim() == 3 else Near(prepared, y, x)
-            logits, last = [], self.imnet_k.linears()[-1]
+            logits = []
             for corner in corners:
                 hidden = self.imnet_k.layers[1:-1](self._first(self.imnet_k, keys, cells, corner))
-                logits.append(near.logit(hidden, last, corner))
-            total: Tensor | None = None
-            for weight, corner in zip(_softmax(logits), corners, strict=True):
-                hidden = self._first(self.imnet_v, values, cells, corner)
-                value = near.at(corner) * self.imnet_v.layers[1:](hidden)
-                value = value * weight.to(value.dtype).unsqueeze(-1)
-                total = value if total is None else total + value
+                logits.append(near.logit(hidden, self.imnet_k.linears()[-1], corner))
+            last, total = _with_bias(self.imnet_v.linears()[-1]), torch.zeros((), device=image.device)
+            for share, corner in zip(_softmax(logits), corners, strict=True):
+                hidden = self.imnet_v.layers[1:-1](self._first(self.imnet_v, values, cells, corner))
+                share = share.to(hidden.dtype).unsqueeze(-1)
+                value = torch.cat((hidden * share, share), -1) @ last.T
+                total = torch.addcmul(total.to(value.dtype), near.at(corner), value)
             return self.imnet_q(total) + skip(image, y, x)
 
         return by_blocks(where, size, batch, image.device, colors, block=BLOCK, progress=progress)
@@ -225,17 +225,17 @@ class Region(Near):
     def __init__(self, prepared: Prepared, y: Place, x: Place, paired: bool):
         super().__init__(prepared, y, x)
         self.spans = [_span(place.index, n) for place, n in zip((y, x), self.features.shape[2:], strict=True)]
-        # as far as the corners' 3x3 features: nothing around them is taken for the map's border
-        (top, bottom), (left, right) = ((max(a - 2, 0), b + 2) for a, b in self.spans)
-        self.start, self.paired = (top, left), paired
-        features, similar = (m[:, :, top:bottom, left:right] for m in (self.features, self.similar))
-        unfolded = F.unfold(features, 3, padding=1).unflatten(2, features.shape[2:])
-        self.seen = torch.cat((unfolded, similar), 1).permute(0, 2, 3, 1).contiguous()
+        self.paired = paired
+        # the corners lie a pixel further, and their 3x3 features two
+        features = self._cut(self.features, 2)
+        unfolded = F.unfold(features, 3).unflatten(2, [n - 2 for n in features.shape[2:]])
+        self.seen = torch.cat((unfolded, self._cut(self.similar, 1)), 1).permute(0, 2, 3, 1).contiguous()
         self.products: Tensor | None = None
 
     def at(self, corner: Corner) -> Tensor:
         """v at a corner; see ``Near``."""
-        return read(self.seen, corner.y.pixel - self.start[0], corner.x.pixel - self.start[1])
+        (top, _), (left, _) = self.spans
+        return read(self.seen, corner.y.pixel - (top - 1), corner.x.pixel - (left - 1))
 
     def logit(self, hidden: Tensor, last: nn.Linear, corner: Corner) -> Tensor:
         """A corner's logit; see ``Near``."""
@@ -252,15 +252,23 @@ class Region(Near):
 
     def _products(self, last: nn.Linear) -> Tensor:
         """(u(q) * u(p)) [W, b] for pixels q and their neighbours p: (B, 3 rows, 3 columns, D + 1)."""
-        weight = torch.cat((last.weight, last.bias.unsqueeze(1)), 1)
-        keys, device = self.seen[..., : last.out_features], weight.device
-        rows, cols = (
-            [(torch.arange(a, b, device=device) + i).clamp(0, n - 1) - start for i in (-1, 0, 1)]
-            for (a, b), n, start in zip(self.spans, self.features.shape[2:], self.start, strict=True)
-        )
-        query = keys[:, rows[1]][:, :, cols[1]]
-        found = [torch.stack([query * keys[:, row][:, :, col] @ weight for col in cols], 3) for row in rows]
+        weight, keys = _with_bias(last), self.seen[..., : last.out_features]
+        rows, cols = (stop - start for start, stop in self.spans)
+        query = keys[:, 1:-1, 1:-1]
+
+        def pairs(i: int, j: int) -> Tensor:
+            return (query * keys[:, i : i + rows, j : j + cols]) @ weight
+
+        found = [torch.stack([pairs(i, j) for j in range(3)], 3) for i in range(3)]
         return torch.stack(found, 2).flatten(3, 4).flatten(1, 2)
+
+    def _cut(self, x: Tensor, margin: int) -> Tensor:
+        """The part of a map that belongs to the spans, with so much around it; zero outside the map."""
+        (top, bottom), (left, right) = self.spans
+        h, w = x.shape[2:]
+        part = x[:, :, max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
+        beyond = (margin - left, right + margin - w, margin - top, bottom + margin - h)
+        return F.pad(part, [max(n, 0) for n in beyond])
 
 
 def _span(index: Tensor, n: int) -> tuple[int, int]:
@@ -270,6 +278,11 @@ def _span(index: Tensor, n: int) -> tuple[int, int]:
     start, stop = int(index.flatten()[0]), int(index.flatten()[-1]) + 1
     stop = min(max(stop, start + LEAST_PIXELS), n)
     return max(min(start, stop - LEAST_PIXELS), 0), stop
+
+
+def _with_bias(linear: nn.Linear) -> Tensor:
+    """[W, b] (out, in + 1)."""
+    return torch.cat((linear.weight, linear.bias.unsqueeze(1)), 1)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

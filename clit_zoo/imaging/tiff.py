@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -140,17 +141,17 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
         samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
     samples = samples.reshape(layout.height, layout.width, layout.samples)
     notices = [f"{source} {SEVERAL}"] if len(page.parent.pages) > 1 else []
-    values = samples.astype(np.float32)
-    if layout.bits == 16:
-        values /= 65535
-    colors = values[:, :, : layout.colors]
+    colors = samples[:, :, : layout.colors]
+    if layout.photometric == _CMYK or layout.alpha == _ASSOCIATED:
+        samples = samples.astype(np.float32) / (65535 if layout.bits == 16 else 1)
+        colors = samples[:, :, : layout.colors]
     if layout.photometric == _BLACK_IS_MAX:
-        colors = 1 - colors
+        colors = (65535 if colors.dtype.kind == "u" else 1) - colors
     if layout.photometric == _CMYK:
         colors = (1 - colors[:, :, :3]) * (1 - colors[:, :, 3:])
         notices.append(f"{source}: CMYK colours were converted to RGB.")
     if layout.alpha:
-        alpha = values[:, :, layout.colors, None]
+        alpha = samples[:, :, layout.colors, None]
         if layout.alpha == _ASSOCIATED:
             colors = np.clip(colors / np.maximum(alpha, np.finfo(np.float32).tiny), 0, 1)
         colors = np.concatenate([colors, alpha], axis=-1)
@@ -186,9 +187,25 @@ def iptc_of(page: Any) -> bytes | None:
     return _bytes(page.tags.valueof(metadata.IPTC))
 
 
-def encode(samples: np.ndarray, kept: Metadata) -> bytes:
-    """A TIFF of (h, w, c) uint8, uint16 or float32 samples, deflated; BigTIFF where 4 GB do not suffice."""
-    channels = samples.shape[-1]
+def write(
+    file: IO[bytes],
+    samples: np.ndarray | Iterator[np.ndarray],
+    shape: Sequence[int],
+    dtype: np.dtype,
+    kept: Metadata,
+    tile: int | None = None,
+) -> None:
+    """A TIFF of (h, w, c) uint8, uint16 or float32 samples, deflated; BigTIFF where 4 GB do not suffice.
+
+    Args:
+        file: to write to, and to read from.
+        samples: all of them, or tiles of them.
+        shape: (h, w, c).
+        dtype: of the samples.
+        kept: stands beside the pixels.
+        tile: side of the tiles; strips where None.
+    """
+    channels, row_bytes = shape[2], shape[1] * shape[2] * dtype.itemsize
     exif = Image.Exif()
     if kept.exif:
         exif.load(kept.exif)
@@ -201,21 +218,25 @@ def encode(samples: np.ndarray, kept: Metadata) -> bytes:
         if data
     ]
     folders = {tag: dict(exif.get_ifd(tag)) for tag in _FOLDERS}
-    big = samples.nbytes > _MAX_CLASSIC
+    big = shape[0] * row_bytes > _MAX_CLASSIC
     first = 16 if big else 8  # where the first directory lies: a valid pointer until the right one is known
     pointers = [(_FOLDERS[tag], "I", 1, first, True) for tag, entries in folders.items() if entries]
-    file = io.BytesIO()
+    layout: dict[str, Any] = {"rowsperstrip": max(1, min(shape[0], 2**20 // row_bytes))}
+    if tile is not None:
+        layout = {"tile": (tile, tile)}
     tifffile.imwrite(
         file,
-        samples if channels > 1 else samples[:, :, 0],
+        samples.reshape(shape[: 2 + (channels > 1)]) if isinstance(samples, np.ndarray) else samples,
+        shape=tuple(shape[: 2 + (channels > 1)]),
+        dtype=dtype,
         byteorder="<",
         bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         compression="zlib",
-        predictor=samples.dtype.kind == "u",
-        rowsperstrip=max(1, min(samples.shape[0], 2**20 // samples[0].nbytes)),
+        predictor=dtype.kind == "u",
+        **layout,
         iccprofile=kept.icc,
         resolution=kept.dpi,
         resolutionunit="INCH" if kept.dpi else None,
@@ -225,14 +246,13 @@ def encode(samples: np.ndarray, kept: Metadata) -> bytes:
     )
     if pointers:
         _append_folders(file, folders)
-    return file.getvalue()
 
 
 # tifffile writes these two only when they are given by name.
 _FOLDERS = {metadata.EXIF_IFD: "ExifTag", metadata.GPS_IFD: "GPSTag"}
 
 
-def _append_folders(file: io.BytesIO, folders: dict[int, dict[int, Any]]) -> None:
+def _append_folders(file: IO[bytes], folders: dict[int, dict[int, Any]]) -> None:
     """Put the EXIF and GPS directories, which tifffile does not write, behind the pixels."""
     file.seek(0)
     with tifffile.TiffFile(file) as pages:

@@ -210,6 +210,27 @@ DECODERS: dict[str, Part] = {
         },
         _rule_lte,
     ),
+    "ultrasr": Part(
+        'Xu et al., "UltraSR: Spatial Encoding is a Missing Key for Implicit Image Function-based '
+        'Arbitrary-Scale Super-Resolution", 2021 (arXiv:2103.12716); reconstructed, as there is no code',
+        {
+            "bands": Number(12, 1, 32),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+            "cell_decode": Bool(True),
+        },
+    ),
+    "ipe": Part(
+        'Liu et al., "Enhancing Multi-Scale Implicit Learning in Image Super-Resolution with Integrated '
+        'Positional Encoding", 2021 (arXiv:2112.05756); reconstructed, as there is no code',
+        {
+            "bands": Number(10, 1, 16),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+        },
+    ),
 }
 
 
