@@ -470,7 +470,7 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif, metasr'),
+    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif, ITNSR, metasr'),
     (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
     (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
@@ -525,7 +525,7 @@ LIIF_CHANGES = [
 
 ITSRN_CHANGES = [
     (set_at(*SPEC, "local_ensemble", False), ConfigError, "local_ensemble is false"),
-    (set_at(*SPEC, "embedding_coord", {"name": "mlp"}), ConfigError, "embedding_coord is an object of 1"),
+    (set_at(*SPEC, "embedding_coord", {"name": "mlp"}), ConfigError, "embedding_coord is a object of 1"),
     (set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
     (set_at(*SPEC, "imnet_spec", "args", {"hidden_list": [8, 12]}), ConfigError, 'act is "sine"'),
     (set_at(*SPEC, "cell_decode", True), ConfigError, "args.cell_decode is unknown"),
