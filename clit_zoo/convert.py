@@ -148,6 +148,14 @@ def _liif(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "liif", "hidden_dims": mlp["hidden_list"], **switches}
 
 
+def _itsrn(args: dict[str, Any]) -> dict[str, Any]:
+    whole = {"embedding_coord": None, "embedding_scale": None, "local_ensemble": True}
+    require(args, "args", **whole, feat_unfold=True, scale_token=True)
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "sine"}})
+    require(mlp, "args.imnet_spec.args", act="gelu")
+    return {"name": "itsrn", "hidden_dims": mlp["hidden_list"]}
+
+
 def _metasr(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "metasr", "hidden_dims": [256]}
 
@@ -215,6 +223,20 @@ SYSTEMS = {
             "cell_decode": True,
         },
         _liif,
+    ),
+    "ITNSR": System(  # as their code spells it
+        "https://github.com/codyshen0000/ITSRN",
+        "",
+        {
+            "encoder_spec": None,
+            "imnet_spec": None,
+            "embedding_coord": None,
+            "embedding_scale": None,
+            "local_ensemble": True,
+            "feat_unfold": True,
+            "scale_token": True,
+        },
+        _itsrn,
     ),
     "metasr": System("https://github.com/yinboc/liif", "BSD-3-Clause", {"encoder_spec": None}, _metasr),
     "amsit": System(

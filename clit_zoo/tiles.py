@@ -14,24 +14,25 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .decoders.base import Decoder, Progress
 from .encoders.base import Encoder
-from .geometry import Axis, Frame, Pixels, Size
+from .geometry import Axis, Box, Coords, Frame, Pixels, Size
 from .imaging import Picture, enlarge_alpha, fill_hidden
 from .pace import Pace, Work
 
 WHOLE_PIXELS = 1 << 20
 """A picture of at most so many pixels is one tile."""
 
-TILE_SIDE = 384
-"""Pixels along a side of other pictures' tiles: ``edsr-light-lit`` then encodes 1.3 times the pixels."""
+TILE_SIDE = 352
+"""Pixels along a side of other pictures' tiles: ``edsr-light-lit`` then encodes 1.4 times the pixels."""
 
 BAND_BYTES = 192 << 20
 """What a row of tiles may hold of finished samples. Of large outputs its tiles are lower, and wider."""
 
-CHUNK_PIXELS = 1 << 22
-"""Output pixels that are decoded at once: 50 MB of float32 colours."""
+CHUNK_PIXELS = 1 << 21
+"""Output pixels that are decoded at once: 25 MB of float32 colours."""
 
 KEPT_TILES = 4
 """A window of at most so many tiles keeps them for the next one."""
@@ -134,6 +135,18 @@ def work(layout: Layout, where: Pixels, pixel_bytes: int) -> Work:
     return Work(sum(tile.encoded for _, tiles in rows for _, tile in tiles), math.prod(where.size))
 
 
+class Glance(NamedTuple):
+    """Where one stage of a decoder looks for one position.
+
+    Attributes:
+        box: (left, top, right, bottom) in the picture's pixels; it may reach beyond the picture.
+        weights: (heads, K, K), rows from top to bottom, over the box; each head's sum to 1.
+    """
+
+    box: Box
+    weights: Tensor
+
+
 class Tiles:
     """A picture that is encoded tile by tile as its windows ask for it. Threads may share one.
 
@@ -193,6 +206,41 @@ class Tiles:
                         None if alpha is None else enlarge_alpha(alpha, inside).permute(0, 2, 3, 1),
                     )  # fmt: skip
                 del encoded  # before the next one is made
+
+    def attention(self, x: float, y: float, where: Pixels) -> list[Glance]:
+        """``View.attention`` at the scale of the whole picture ``where``."""
+        model, size = self.model, self.layout.size
+        decoder: Any = model.decoder  # one that has ``attention``
+        left, top = min(int(x), size[1] - 1), min(int(y), size[0] - 1)
+        pixel = Pixels.window(*size, (left, top, left + 1, top + 1), 1)
+        ((_, ((_, tile),)),) = self.layout.rows(pixel, 1)
+        encoded, _ = self._encoded(tile, Pace(model, pixel, size, Work(tile.encoded, 1), None))
+        spans = (tile.rows, tile.cols)
+        parts = [
+            axis.within(n, span.start, span.stop) for axis, n, span in zip(where, size, spans, strict=True)
+        ]
+        corner = torch.tensor([span.start for span in spans])
+        sides = torch.tensor([span.stop - span.start for span in spans])
+        maps = decoder.plan(*sides.tolist(), Pixels(*parts))
+        coords = 2 * (torch.tensor([[[y, x]]], dtype=torch.float64) - corner) / sides - 1
+        cell = torch.tensor([[part.cell(1) for part in parts]], dtype=torch.float64)
+        around = Coords(coords.to(model.device), cell.to(model.device), tuple(maps))
+        found = []
+        for one, weights in zip(maps, decoder.attention(encoded.prepared, around), strict=True):
+            # the weights lie around the nearest feature pixel, which the position may be half a pixel off
+            side = sides / torch.tensor(one)
+            centre = (around.on(one).index[0, 0].cpu() + 0.5) * side + corner
+            reach = weights.shape[-1] / 2 * side
+            first, last = (centre - reach).tolist(), (centre + reach).tolist()
+            found.append(Glance((first[1], first[0], last[1], last[0]), weights[0, 0].cpu()))
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded tiles that are held."""
+        with self._lock:
+            leaves = tree_leaves(list(self._kept.values()))
+        return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
 
     def _encoded(self, tile: Tile, pace: Pace) -> tuple[Any, Tensor | None]:
         """A tile encoded, and kept for the next window."""

@@ -122,6 +122,21 @@ def metasr_checkpoint():
     }
 
 
+def itsrn_checkpoint():
+    torch.manual_seed(0)
+    mlp = {"imnet.layers.0": (8, 4), "imnet.layers.2": (12, 8), "imnet.layers.4": (8 * 27, 12)}
+    mlp |= {"Weight.layers.0": (256, 4), "Weight.layers.2": (1, 256)}
+    mlp |= {"Score.layers.0": (256, 2), "Score.layers.2": (1, 256)}
+    imnet = {"name": "mlp", "args": {"hidden_list": [8, 12], "act": "gelu"}}
+    args = {"encoder_spec": EDSR, "imnet_spec": imnet, "feat_unfold": True, "scale_token": True}
+    return {
+        "model": {"name": "ITNSR", "args": copy.deepcopy(args), "sd": tensors({**EDSR_SHAPES, **mlp})},
+        "optimizer": {"name": "adam", "args": {"lr": 2e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+        "state": torch.get_rng_state(),
+    }
+
+
 def same(folder, sd):
     """Whether a folder's model holds the decoder's and encoder's tensors of a checkpoint, and loads."""
     weights = from_pretrained(folder, device="cpu").state_dict()
@@ -244,6 +259,16 @@ def test_metasr(tmp_path):
     assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": False}
     assert same(folder, content["model"]["sd"])
     assert "https://github.com/yinboc/liif" in (folder / "README.md").read_text()
+
+
+def test_itsrn(tmp_path):
+    content = itsrn_checkpoint()
+    folder = convert(content, tmp_path, name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "itsrn", "hidden_dims": [8, 12], "merge_dim": 256}
+    assert same(folder, content["model"]["sd"])
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/codyshen0000/ITSRN" in card and "has no licence" in card
 
 
 def meta_rdn_checkpoint():
@@ -498,6 +523,15 @@ LIIF_CHANGES = [
 ]
 
 
+ITSRN_CHANGES = [
+    (set_at(*SPEC, "local_ensemble", False), ConfigError, "local_ensemble is false"),
+    (set_at(*SPEC, "embedding_coord", {"name": "mlp"}), ConfigError, "embedding_coord is an object of 1"),
+    (set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
+    (set_at(*SPEC, "imnet_spec", "args", {"hidden_list": [8, 12]}), ConfigError, 'act is "sine"'),
+    (set_at(*SPEC, "cell_decode", True), ConfigError, "args.cell_decode is unknown"),
+    (drop("Score.layers.2.bias"), WeightsError, r"1 tensor missing \(decoder.Score.layers.2.bias\)"),
+    (set_at(*SD, "embedding_q.a", torch.zeros(3)), WeightsError, r"unknown \(decoder.embedding_q.a\)"),
+]
 METASR_CHANGES = [
     (set_at(*SPEC, "imnet_spec", {}), ConfigError, "args.imnet_spec is unknown"),
     (set_at(*SPEC, "encoder_spec", None), ConfigError, "encoder_spec must be an object"),
@@ -516,6 +550,7 @@ METASR_CHANGES = [
     [
         *((liif_checkpoint, *row) for row in LIIF_CHANGES),
         *((metasr_checkpoint, *row) for row in METASR_CHANGES),
+        *((itsrn_checkpoint, *row) for row in ITSRN_CHANGES),
     ],
 )
 def test_content_is_checked(tmp_path, made, change, error, message):

@@ -20,6 +20,7 @@ DECODERS = {
     "clit": {"name": "clit", "dim": 16, "heads": 2, "radius": 2, "stages": 3, "hidden_dims": [24, 16]},
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "metasr": {"name": "metasr", "hidden_dims": [24]},
+    "itsrn": {"name": "itsrn", "hidden_dims": [24, 16], "merge_dim": 12},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 16},
     "lte": {"name": "lte", "dim": 12, "hidden_dims": [24, 16]},
 }

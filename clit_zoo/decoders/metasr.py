@@ -25,6 +25,7 @@ from clit_kernels.queries import as_points
 
 from ..geometry import Axis, Pixels, Size, Where
 from .base import Progress
+from .corners import NUDGE
 from .mlp import MLP
 from .positions import Place, read
 from .predicted import (
@@ -46,9 +47,6 @@ from .predicted import (
 
 MEAN = (0.4488, 0.4371, 0.4040)
 """Of DIV2K's colours: where the original's ``sub_mean`` and ``add_mean`` begin."""
-
-NUDGE = 1e-6
-"""Added to listed positions in [-1, 1], so that rounding moves no corner into the pixel before."""
 
 
 class MeanShift(nn.Module):
@@ -114,15 +112,15 @@ class MetaSR(nn.Module):
         if isinstance(where, Pixels):
             pays = by_phase_pays(where, *features.shape[1:3])
             begin = partial(self._by_phase if pays else self._by_pixel, scale)
-            return over_window(where, prepared.bordered, upper_left, begin, progress=progress)
-        y, x = self._places(where, features)
-        found = lookup(prepared.bordered, self.imnet, y.index.shape[1])
+            return over_window(where, prepared.bordered, [upper_left] * 2, begin, progress=progress)
+        places = self._places(where, features)
+        found = lookup(prepared.bordered, self.imnet, places[0].index.shape[1])
 
         def colors(y: Place, x: Place) -> Tensor:
             given = self._given(y.offset, x.offset, scale)
             return contract(found(y.index, x.index), hidden(self.imnet, given))
 
-        return in_parts(y, x, colors, progress=progress)
+        return in_parts(places, colors, progress=progress)
 
     def reference(self, features: Tensor, where: Where) -> Tensor:
         """The formula as the paper states it: W of every position, from the whole MLP.
@@ -140,7 +138,7 @@ class MetaSR(nn.Module):
             weights = self.imnet(self._given(y.offset, x.offset, scale).to(seen.dtype))
             return (read(seen, y.index, x.index).unsqueeze(-2) @ weights.unflatten(-1, (-1, 3))).squeeze(-2)
 
-        return in_parts(*self._places(where, seen), colors)
+        return in_parts(self._places(where, seen), colors)
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve; see ``Decoder``."""

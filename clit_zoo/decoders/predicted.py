@@ -129,6 +129,14 @@ def hidden(imnet: MLP, given: Tensor) -> Tensor:
     return found
 
 
+def evaluated(mlp: MLP, given: Tensor) -> Tensor:
+    """The one output (...) of an MLP for inputs (..., K), its last layer too in the inputs' type."""
+    last = mlp.linears()[-1]
+    # MKL sums products with one column in an order that depends on the number of rows: here there are two
+    weight = F.pad(last.weight.to(given.dtype), (0, 0, 0, 1))
+    return F.linear(hidden(mlp, given).to(given.dtype), weight)[..., 0] + last.bias.to(given.dtype)
+
+
 def phase_weights(imnet: MLP, given: Tensor) -> Tensor:
     """W (Dy, Dx, 9C, 3) of every pair of phases, from the MLP's inputs (Dy, Dx, K)."""
     weight, bias = (t.to(given.dtype) for t in last_layer(imnet))
@@ -215,7 +223,7 @@ class Block(NamedTuple):
 def over_window(
     where: Pixels,
     bordered: Tensor,
-    lines: Callable[[Axis, int], Lines],
+    lines: Sequence[Callable[[Axis, int], Lines]],
     begin: Callable[[Lines, Lines], Callable[[Block], Tensor]],
     *,
     progress: Progress | None = None,
@@ -225,13 +233,13 @@ def over_window(
     Args:
         where: its positions.
         bordered: (B, h + 2, w + 2, C) the map.
-        lines: what an axis reads of a map of n pixels.
+        lines: what the rows read of a map of n pixels, and the columns.
         begin: from the rows' and columns' lines, what gives a block's colours (B, R, S, 3).
         progress: called after each row of blocks with the share done.
     """
     batch, h, w = bordered.shape[0], bordered.shape[1] - 2, bordered.shape[2] - 2
     (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS), where.cols.grown(LEAST_PIXELS)
-    y, x = lines(rows, h), lines(cols, w)
+    y, x = lines[0](rows, h), lines[1](cols, w)
     colors = begin(y, x)
     out: Tensor | None = None
     across = _cuts(cols, w, batch)
@@ -276,22 +284,17 @@ def crossed(y: Place, x: Place, batch: int) -> tuple[Place, Place]:
 
 
 def in_parts(
-    y: Place,
-    x: Place,
-    colors: Callable[[Place, Place], Tensor],
-    *,
-    progress: Progress | None = None,
+    places: Sequence[Place], colors: Callable[..., Tensor], *, progress: Progress | None = None
 ) -> Tensor:
     """The colours (B, Q, 3) of listed positions (B, Q), a part at a time; with gradients the list is one."""
-    batch, count = y.index.shape
+    batch, count = places[0].index.shape
     step = max(1, count if torch.is_grad_enabled() else LIST_PART // batch)
     parts = []
     for start in range(0, count, step):
-        rows, cols = (Place(*(t[:, start : start + step] for t in place)) for place in (y, x))
-        parts.append(colors(rows, cols))
+        parts.append(colors(*(Place(*(t[:, start : start + step] for t in place)) for place in places)))
         if progress is not None:
             progress(min(1.0, (start + step) / count))
-    return torch.cat(parts, 1) if parts else y.offset.new_zeros(batch, 0, 3)
+    return torch.cat(parts, 1) if parts else places[0].offset.new_zeros(batch, 0, 3)
 
 
 def _block(bordered: Tensor, y: Lines, x: Lines, rows: slice, cols: slice) -> Block:

@@ -178,7 +178,7 @@ def store(color: Tensor, alpha: Tensor | None, gray: bool, out: Tensor) -> None:
 
 def to_samples(picture: Picture, dtype: torch.dtype) -> np.ndarray:
     """(B, h, w, c) samples of a type; those that are stored so already are not copied."""
-    return to_rows(picture, dtype).cpu().numpy()
+    return to_rows(picture, dtype).contiguous().cpu().numpy()
 
 
 def to_rows(picture: Picture, dtype: torch.dtype) -> Tensor:

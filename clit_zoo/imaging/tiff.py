@@ -25,10 +25,10 @@ _IMAGE_LENGTH = 257
 
 # Compressions of bytes: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard. tifffile tells each decoder
 # how many bytes a strip or tile must give; those of pictures (JPEG 2000 …) give as many as their data say.
-_BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)
+BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)
 
 # A tile may be larger than the picture, and is decoded whole. As many bytes as 4096×4096 RGBA of 32 bits.
-_MAX_TILE_BYTES = 2**28
+MAX_TILE_BYTES = 2**28
 
 # What a TIFF with 32-bit offsets holds, less room for what stands beside the pixels.
 _MAX_CLASSIC = 2**32 - 2**25
@@ -104,7 +104,7 @@ def check_segments(page: Any, source: str) -> None:
     high, wide = page.imagelength, page.imagewidth
     bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, wide)
-    if page.is_tiled and rows * columns * page.samplesperpixel * bits // 8 > _MAX_TILE_BYTES:
+    if page.is_tiled and rows * columns * page.samplesperpixel * bits // 8 > MAX_TILE_BYTES:
         raise ImageError(
             f"{source} has tiles of {columns}×{rows} pixels, too large to be decoded: {SAVE_AS}."
         )
@@ -125,7 +125,7 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
     Raises:
         ImageError: its compression is of pictures, or its strips are damaged.
     """
-    if page.compression not in _BYTEWISE:
+    if page.compression not in BYTEWISE:
         raise ImageError(
             f"{source}: TIFF of {page.bitspersample} bits with {page.compression.name} compression cannot be "
             "read here; save it with LZW, ZIP or no compression."
@@ -140,7 +140,7 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
     if page.planarconfig == 2:
         samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
     samples = samples.reshape(layout.height, layout.width, layout.samples)
-    notices = [f"{source} {SEVERAL}"] if len(page.parent.pages) > 1 else []
+    notices = list(several(page, source))
     colors = samples[:, :, : layout.colors]
     if layout.photometric == _CMYK or layout.alpha == _ASSOCIATED:
         samples = samples.astype(np.float32) / (65535 if layout.bits == 16 else 1)
@@ -157,18 +157,29 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
         colors = np.concatenate([colors, alpha], axis=-1)
     elif layout.samples > layout.colors:
         notices.append(f"{source}: its extra channels, which are not marked as transparency, are left out.")
+    kept = metadata_of(page)
+    if layout.orientation > 4 and kept.dpi:
+        kept = kept._replace(dpi=kept.dpi[::-1])
+    return upright_picture(
+        colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
+    )
+
+
+def metadata_of(page: Any) -> Metadata:
+    """What a page holds beside its pixels."""
     exif = _exif(page)
-    dpi = metadata.dpi_of_tags(exif)
-    kept = Metadata(
+    return Metadata(
         icc=_bytes(exif.get(metadata.ICC)),
         exif=metadata.clean_exif(exif),
         xmp=metadata.clean_xmp(_bytes(exif.get(metadata.XMP))),
         iptc=iptc_of(page),
-        dpi=dpi[::-1] if dpi and layout.orientation > 4 else dpi,
+        dpi=metadata.dpi_of_tags(exif),
     )
-    return upright_picture(
-        colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
-    )
+
+
+def several(page: Any, source: str) -> tuple[str, ...]:
+    """The notice that there are further pages, where there are."""
+    return (f"{source} {SEVERAL}",) if len(page.parent.pages) > 1 else ()
 
 
 def _with_whole_strips(page: Any) -> np.ndarray:
@@ -273,8 +284,8 @@ def _exif(page: Any) -> Image.Exif:
     """A TIFF file is itself laid out as EXIF."""
     exif, file = Image.Exif(), page.parent.filehandle
     try:
-        file.seek(0)
-        exif.load_from_fp(file)
+        exif.bigtiff, exif.endian = page.parent.is_bigtiff, page.parent.byteorder
+        exif.load_from_fp(file, page.offset)
         return exif
     except Exception:  # malformed entries raise almost anything; the pixels are what matters
         return Image.Exif()

@@ -93,6 +93,14 @@ _SYSTEMS = {
     "metasr-original": System(
         "the original Meta-SR", {"name": "metasr", "original": True}, 445_144, encoders=("rdn",)
     ),
+    "itsrn": System(
+        "ITSRN",
+        {"name": "itsrn"},
+        645_314,
+        {"name": "itsrn", "hidden_dims": [64, 64, 64], "merge_dim": 64},
+        121_602,
+        encoders=("rdn", "swinir"),
+    ),
     "msit": System(
         "MSIT",
         {"name": "msit"},
@@ -112,6 +120,24 @@ _SYSTEMS = {
     ),
     "lte": System("LTE", {"name": "lte"}, 493_827, _LIGHT_LTE, 164_611),
     "lte-plus": System("LTE+", {"name": "lte", "plus": True}, 493_827, encoders=("edsr",)),
+    "ultrasr": System(
+        "UltraSR",
+        {"name": "ultrasr"},
+        397_721,
+        {"name": "ultrasr", "hidden_dims": _LIGHT_MLP},
+        107_033,
+        "reconstructed",
+        ("edsr", "rdn"),
+    ),
+    "ipe": System(
+        "IPE",
+        {"name": "ipe"},
+        356_611,
+        {"name": "ipe", "hidden_dims": _LIGHT_MLP},
+        96_003,
+        "reconstructed",
+        ("edsr", "rdn"),
+    ),
 }
 
 
@@ -123,6 +149,7 @@ def _rows() -> Iterator[Entry]:
     for suffix, system in _SYSTEMS.items():
         if system.light is not None:
             says = f"{system.title} of 64 channels behind a 12-block EDSR"
+            says += f", {system.status}" * (system.status != System.status)
             yield row(f"edsr-light-{suffix}", encoder, system.light, size + system.light_parameters, says)
     lit = _SYSTEMS["lit"]
     assert lit.light is not None

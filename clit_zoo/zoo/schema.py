@@ -172,6 +172,11 @@ DECODERS: dict[str, Part] = {
         "(arXiv:1903.00875)",
         {"hidden_dims": Numbers((256,), (1, 8), 8, 2048), "original": Bool(False)},
     ),
+    "itsrn": Part(
+        'Yang et al., "Implicit Transformer Network for Screen Content Image Continuous Super-Resolution", '
+        "NeurIPS 2021 (arXiv:2112.06174)",
+        {"hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048), "merge_dim": Number(256, 8, 2048)},
+    ),
     "ciaosr": Part(
         'Cao et al., "CiaoSR: Continuous Implicit Attention-in-Attention Network for Arbitrary-Scale Image '
         'Super-Resolution", CVPR 2023 (arXiv:2212.04362)',
@@ -204,6 +209,27 @@ DECODERS: dict[str, Part] = {
             "max_scale_cell": Number(4.0, 1.0, 1000.0),
         },
         _rule_lte,
+    ),
+    "ultrasr": Part(
+        'Xu et al., "UltraSR: Spatial Encoding is a Missing Key for Implicit Image Function-based '
+        'Arbitrary-Scale Super-Resolution", 2021 (arXiv:2103.12716); reconstructed, as there is no code',
+        {
+            "bands": Number(12, 1, 32),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+            "cell_decode": Bool(True),
+        },
+    ),
+    "ipe": Part(
+        'Liu et al., "Enhancing Multi-Scale Implicit Learning in Image Super-Resolution with Integrated '
+        'Positional Encoding", 2021 (arXiv:2112.05756); reconstructed, as there is no code',
+        {
+            "bands": Number(10, 1, 16),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+        },
     ),
 }
 

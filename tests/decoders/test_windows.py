@@ -16,6 +16,7 @@ SMALL = {
     "liif": {"name": "liif", "hidden_dims": [24, 16]},
     "liif, nearest": {"name": "liif", "hidden_dims": [24], "local_ensemble": False, "feat_unfold": False},
     "metasr": {"name": "metasr", "hidden_dims": [24]},
+    "itsrn": {"name": "itsrn", "hidden_dims": [24, 16], "merge_dim": 12},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 24},
     "msit": {
         "name": "msit",
@@ -26,6 +27,8 @@ SMALL = {
         "query_kernels": 2,
         "hidden_dims": [24],
     },
+    "ultrasr": {"name": "ultrasr", "bands": 3, "hidden_dims": [24, 16]},
+    "ipe": {"name": "ipe", "bands": 4, "hidden_dims": [24, 16]},
     "lte": {"name": "lte", "dim": 12, "hidden_dims": [24, 16]},
     "lte+": {"name": "lte", "dim": 10, "hidden_dims": [24], "plus": True},
 }

@@ -7,13 +7,32 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "metasr", "metasr-original", "msit", "ciaosr", "lte", "lte-plus"]
+SYSTEMS = [
+    "lit",
+    "clit",
+    "liif",
+    "metasr",
+    "metasr-original",
+    "itsrn",
+    "msit",
+    "ciaosr",
+    "lte",
+    "lte-plus",
+    "ultrasr",
+    "ipe",
+]
 # their papers have no such models; LTE+ is LTE under other names
-MISSING = {"edsr-light-metasr-original", "edsr-metasr-original", "swinir-metasr-original"} | {
+MISSING = {
+    "edsr-itsrn",
+    "edsr-light-metasr-original",
+    "edsr-metasr-original",
+    "swinir-metasr-original",
     "swinir-msit",
+    "swinir-ultrasr",
+    "swinir-ipe",
+    "edsr-light-lte-plus",
     "rdn-lte-plus",
     "swinir-lte-plus",
-    "edsr-light-lte-plus",
 }
 
 

@@ -18,6 +18,7 @@ from ...atomic import remove_stale
 from ...choice import CLEAN, name_at
 from ...geometry import Size
 from ...imaging.formats import OUTPUTS, by_suffix, output_format
+from ...page.static import check_address
 from ...pretrained import pick_device
 from ...zoo import hub, registry
 from ...zoo.config import ModelConfig
@@ -86,6 +87,9 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP; WebP at 100 is lossless.  [default: 95]"
 )
+@click.option(
+    "--iiif", metavar="URL", help="Write folders of tiles for web servers; URL is where -o will be."
+)
 @click.option("--flatten", type=Colour(), help="Lay transparent pictures on white, #202020 …")
 @click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
@@ -116,6 +120,7 @@ def command(
     backend: str,
     format: str | None,
     quality: int | None,
+    iiif: str | None,
     flatten: str | None,
     suffix: str | None,
     skip_existing: bool,
@@ -148,6 +153,12 @@ def command(
     if (scale, width, height, size) == (None, None, None, None):
         scale = DEFAULT_SCALE
 
+    if iiif is not None:
+        others = {"format": format, "quality": quality, "fill": fill, "overwrite": overwrite}
+        if clash := [name for name, value in others.items() if value]:
+            raise click.UsageError(f"Give one of --iiif and --{clash[0]}.")
+        iiif = check_address(iiif)
+
     started = time.monotonic()
     _quiet()
     single = _is_single_file(inputs, out, format)
@@ -158,7 +169,7 @@ def command(
         list(find_inputs(inputs, recursive, place)),
         name,
         sizing,
-        Naming(place, single, suffix, format),
+        Naming(place, single, suffix, format, tiled=iiif is not None),
         flatten=flatten is not None,
         skip_existing=skip_existing,
         overwrite=overwrite,
@@ -174,7 +185,10 @@ def command(
             _estimate(planned, model, dtype, "auto" if device == "all" else device, report)
         elif planned:
             names = list(dict.fromkeys(job.model for job in planned))
-            given = {"sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite}
+            given = {
+                "sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite,
+                "iiif": iiif, "out": place,
+            }  # fmt: skip
             ready = functools.partial(_ready, names, model, dtype, backend, strength, given)
             _enlarge_all(planned, _devices(device)[: len(planned)], ready, report)
     finally:  # after an interruption too, what has been done is told

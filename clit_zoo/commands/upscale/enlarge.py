@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import numpy as np
@@ -20,6 +22,7 @@ from ...imaging.picture import SAMPLE_TYPES, Picture
 from ...imaging.spool import spool_path
 from ...imaging.write import kept_by
 from ...model import SuperResolver
+from ...page.static import write_static
 from ...zoo import registry
 from .memory import Estimate, free_bytes, resident_bytes
 from .plan import Job, Sizing, check_target
@@ -37,6 +40,8 @@ class Enlarging:
     quality: int | None
     flatten: str | None
     overwrite: bool
+    iiif: str | None = None
+    out: Path | None = None
     identities: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, job: Job, progress: Callable[[float], None]) -> None:
@@ -48,6 +53,11 @@ class Enlarging:
         assert job.output_size is not None
         if self.flatten is not None:
             picture = imaging.flattened(picture, self.flatten)
+        if self.iiif is not None:
+            place = job.target.relative_to(self.out or job.target.parent).as_posix()
+            address, model = f"{self.iiif}/{quote(place)}", self.models[job.model]
+            write_static(picture, model, job.output_size, job.target, address, progress=progress)
+            return
         lost = imaging.check_output(job.format, job.output_size, alpha=picture.transparent, bits=picture.bits)
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
