@@ -211,3 +211,17 @@ def test_each_image_has_its_own_cell():
         one = decoder.prepare(f[i : i + 1], image[i : i + 1])
         alone = decoder.decode(one, Coords(coords[:1], cell[i : i + 1]))
         torch.testing.assert_close(both[i : i + 1], alone)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_it_compiles_to_one_graph_and_exports():
+    """There a window's logits are those of a list: a graph cannot depend on which pixels it meets."""
+    decoder = {"name": "ciaosr", "hidden_dims": [12, 8]}
+    model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, decoder)).eval()
+    image, size = torch.rand(1, 3, 11, 9), (50, 61)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image, size), model(image, size))
+    program = torch.export.export(model, (image, size))
+    other = torch.rand(1, 3, 11, 9)
+    torch.testing.assert_close(program.module()(other, size), model(other, size))
