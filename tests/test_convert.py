@@ -334,7 +334,7 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif'),
+    (set_at("model", "name", "lit2"), r'"lit2".*what can be converted is clit, lit, liif'),
     (set_at("model", "name", "metasr"), r'"metasr".*what can be converted'),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
     (set_at("model", "name", torch.zeros(2)), "holds a Tensor"),

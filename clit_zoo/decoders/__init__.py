@@ -13,10 +13,12 @@ from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
 from .liif import LIIF
+from .lit import LIT
 from .msit import MSIT
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
+    "lit": LIT,
     "liif": LIIF,
     "ciaosr": CiaoSR,
     "msit": MSIT,

@@ -8,6 +8,7 @@ from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
 SYSTEMS = ["lit", "clit", "liif", "msit"]
+ABLATIONS = ["edsr-lit-f", "edsr-lit-fe"]
 
 
 def test_list():
