@@ -7,7 +7,7 @@ from PIL import Image
 
 from . import imaging
 from .errors import ConfigError
-from .imaging.quality import jpeg_quality, noise_level
+from .imaging.quality import jpeg_quality, middle, noise_level
 from .model import SuperResolver
 from .pretrained import from_pretrained
 
@@ -43,7 +43,8 @@ def choose(picture: Any) -> Choice:
     kind, quality = _compression(picture)
     if quality is not None and quality < QUALITY_BOUND:
         return Choice(PHOTO, f"{kind} of quality {quality}, below {QUALITY_BOUND}")
-    noise = noise_level(imaging.decode(picture).color)
+    decoded = imaging.decode(picture)
+    noise = noise_level(decoded.part(*middle(decoded.height, decoded.width))[0])
     if noise > NOISE_BOUND:
         return Choice(PHOTO, f"noise of {noise:.1f} levels, above {NOISE_BOUND:g}")
     stored = "no lossy compression known" if quality is None else f"{kind} of quality {quality}"

@@ -2,8 +2,9 @@
 
 The training scripts of CLIT, LIIF and their relatives pickle {"model": {"name", "args", "sd"}, "optimizer",
 "epoch"}: "args" are the arguments of their classes, "sd" the tensors under the names that this library uses
-too. ``SYSTEMS`` has a row for each of them. A checkpoint may come from a stranger, so nothing in it is run,
-and what is not understood is refused: it could mean a model that computes something else.
+too. ``SYSTEMS`` has a row for each of them; CiaoSR's are of another form (``zoo.mmedit``), and the first
+Meta-SR's are bare tensors. A checkpoint may come from a stranger, so nothing in it is run, and what is not
+understood is refused: it could mean a model that computes something else.
 """
 
 import hashlib
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .errors import ClitZooError, ConfigError, WeightsError
-from .zoo import registry
+from .zoo import mmedit, registry
 from .zoo.checkpoint import arguments, read, require, spec, tensors
 from .zoo.config import ModelConfig, fields
 from .zoo.folder import model_card, write_model_folder
@@ -28,7 +31,7 @@ def convert_checkpoint(
     """Write the model of a checkpoint as a folder that ``from_pretrained`` loads.
 
     Args:
-        path: a .pth file written by the training script of one of ``SYSTEMS``.
+        path: a .pth file written by the training script of one of ``SYSTEMS``, of CiaoSR or of Meta-SR.
         out_folder: where config.json, model.safetensors and README.md go; made if need be.
         name: what the model is called; by default as the registered model with the same settings, else as
             the folder.
@@ -56,13 +59,18 @@ def convert_checkpoint(
             "writes it at the end."
         )
     try:
-        fields(content, "the checkpoint", ("model",), ("optimizer", "epoch", "state"))
-        model = fields(content["model"], "model", ("name", "args", "sd"))
-        system = _system(model["name"])
-        args = arguments(model["args"], "args", system.arguments)
-        encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
+        if "state_dict" in content:
+            system, (encoder, decoder, given) = CIAOSR, mmedit.model_of(content)
+        elif "P2W.meta_block.0.weight" in content:
+            system, (encoder, decoder, given) = META_RDN, _meta_rdn(content)
+        else:
+            fields(content, "the checkpoint", ("model",), ("optimizer", "epoch", "state"))
+            model = fields(content["model"], "model", ("name", "args", "sd"))
+            system, given = _system(model["name"]), model["sd"]
+            args = arguments(model["args"], "args", system.arguments)
+            encoder, decoder = _encoder(args["encoder_spec"]), system.decoder(args)
         config = ModelConfig(name or _name(encoder, decoder, out_folder), encoder, decoder)
-        weights = tensors(system.weights(model["sd"]), config, _UNUSED[encoder["name"]])
+        weights = tensors(system.weights(given), config, _UNUSED[encoder["name"]])
         card = model_card(
             config,
             repo_id=out_folder.resolve().name,
@@ -76,6 +84,11 @@ def convert_checkpoint(
 
 # ---------------------------------------------------------------------------------------------------------
 # One row for each system: arguments of its authors' class -> settings of our decoder.
+
+
+def _unchanged(given: Any) -> Any:
+    """The checkpoint's tensors."""
+    return given
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class System:
     license: str
     arguments: dict[str, Any]
     decoder: Callable[[dict[str, Any]], dict[str, Any]]
-    weights: Callable[[Any], Any] = lambda given: given
+    weights: Callable[[Any], Any] = _unchanged
     changed: str = "The values are unchanged."
 
 
@@ -153,6 +166,10 @@ def _liif(args: dict[str, Any]) -> dict[str, Any]:
     return {"name": "liif", "hidden_dims": mlp["hidden_list"], **switches}
 
 
+def _metasr(args: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "metasr", "hidden_dims": [256]}
+
+
 def _msit(args: dict[str, Any]) -> dict[str, Any]:
     require(args, "args", imnet_num=1, conv_num=1)
     own = {"kernels": args["MsC_heads"], "query_kernels": args["MsSA_q"], "fem": args["use_lem"]}
@@ -168,6 +185,20 @@ def _without(*names: str) -> Callable[[Any], Any]:
         return {name: tensor for name, tensor in given.items() if name not in names}
 
     return weights
+
+
+def _lte(args: dict[str, Any]) -> dict[str, Any]:
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": _MLP})
+    require(mlp, "args.imnet_spec.args", out_dim=3)
+    return {"name": "lte", "dim": args["hidden_dim"], "hidden_dims": mlp["hidden_list"]}
+
+
+def _lte_plus(args: dict[str, Any]) -> dict[str, Any]:
+    require(args, "args", out_dim=3)
+    layers, dim = args["num_layer"], args["hidden_dim"]
+    if type(layers) is not int or layers not in range(1, 9):
+        raise ConfigError(f"args.num_layer is {show(layers)}; allowed is 1 to 8.")
+    return {"name": "lte", "dim": dim, "hidden_dims": [dim] * layers, "plus": True}
 
 
 _MLP = {"in_dim": None, "out_dim": None, "hidden_list": None}
@@ -231,6 +262,7 @@ SYSTEMS = {
         },
         _liif,
     ),
+    "metasr": System("https://github.com/yinboc/liif", "BSD-3-Clause", {"encoder_spec": None}, _metasr),
     "amsit": System(
         "https://github.com/Jinchen2028/MSIT",
         "MIT",
@@ -255,14 +287,54 @@ SYSTEMS = {
         msit_weights,
         "Re-parameterised kernels (RIM) are folded into plain ones; the other values are unchanged.",
     ),
+    "lte": System(
+        "https://github.com/jaewon-lee-b/lte",
+        "BSD-3-Clause",
+        {"encoder_spec": None, "imnet_spec": None, "hidden_dim": 256},
+        _lte,
+    ),
+    "lte-fast": System(
+        "https://github.com/jaewon-lee-b/lte",
+        "BSD-3-Clause",
+        {"encoder_spec": None, "num_layer": 3, "hidden_dim": 256, "out_dim": 3},
+        _lte_plus,
+    ),
 }
+
+CIAOSR = System("https://github.com/caojiezhang/CiaoSR", "CC-BY-NC-4.0", {}, dict)
+
+
+META_RDN = System(
+    "https://github.com/XuecaiHu/Meta-SR-Pytorch", "", {}, dict, changed="Names are others, values unchanged."
+)
+_META_RDN_NAMES = {
+    r"(sub|add)_mean\.": r"normalisation.\1_mean.",
+    r"P2W\.meta_block\.": "imnet.layers.",
+    r"(SFENet|RDBs|GFF)": r"encoder.\1",
+}
+
+
+def _meta_rdn(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Settings of encoder and decoder, and the tensors, of Meta-SR's own file: that is the state dict."""
+    first, config = content.get("SFENet1.weight"), "A" if "RDBs.19.LFF.weight" in content else "B"
+    channels = first.shape[0] if isinstance(first, Tensor) and first.dim() == 4 else 64
+    given = {}
+    for name, tensor in content.items():
+        named = str(name)
+        for there, here in _META_RDN_NAMES.items():
+            named = re.sub(f"^{there}", here, named)
+        given[named] = tensor
+    if len(given) != len(content):
+        raise WeightsError("two of its tensors have the same name here.")
+    encoder = {"name": "rdn", "channels": channels, **_RDN_CONFIGS[config]}
+    return encoder, {"name": "metasr", "hidden_dims": [256], "original": True}, given
 
 
 def _system(name: Any) -> System:
     if not isinstance(name, str) or name not in SYSTEMS:
         raise ConfigError(
-            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)} (the paper's LIT is "
-            "'clit' with imnet_num 1; 'lit' is a variant with a frequency branch)."
+            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)}, ciaosr and Meta-SR's own "
+            "files (the paper's LIT is 'clit' with imnet_num 1; 'lit' is a variant with a frequency branch)."
         )
     return SYSTEMS[name]
 
@@ -322,8 +394,10 @@ def _provenance(path: Path, epoch: Any, system: System) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     trained = f", saved after epoch {epoch}" if type(epoch) is int and abs(epoch) < 10**9 else ""
+    terms = "has no licence: ask its authors before you pass on those published with it"
+    if system.license:
+        terms = f"is under the {system.license} licence, and so are those published with it"
     return (
         f"## Source\n\n`{path.name}`{trained}; SHA-256 `{digest}`. {system.changed}\n\nThe code "
-        f"that writes such checkpoints is under the {system.license} licence, and so are those published "
-        "with it; one that you trained yourself is yours."
+        f"that writes such checkpoints {terms}; one that you trained yourself is yours."
     )

@@ -230,6 +230,10 @@ class Axis(NamedTuple):
         """Output pixels for each of the n pixels of the whole side."""
         return self.unit / (self.step * n)
 
+    def phases(self, n: int) -> int:
+        """How many positions relative to the pixels of an n-pixel map the whole picture's pixels have."""
+        return int(self.unit) // math.gcd(int(self.step * n), int(self.unit))
+
     def cell(self, n: int) -> float:
         """Size of an output pixel in half pixels of an n-pixel map."""
         return 2 * n * self.step / self.unit

@@ -11,12 +11,10 @@ the heads, and each head. A red dot marks the point. Needs matplotlib: pip insta
 import argparse
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 import clit_zoo
-from clit_zoo.geometry import Coords
 
 
 def strongest_edges(picture: Image.Image, count: int) -> list[tuple[int, int]]:
@@ -48,20 +46,14 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"a --point lies outside of the picture of {w}×{h} pixels")
 
     model = clit_zoo.from_pretrained(args.model, device="cpu", dtype="float32")
-    decoder, size = model.decoder, torch.tensor((h, w))
-    centres = torch.tensor([[(y + 0.5, x + 0.5) for x, y in points]], dtype=torch.float64)
-    where = Coords(2 * centres / size - 1, 2 / (size * args.scale).round()[None])
-    with torch.inference_mode():
-        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-        stages = decoder.attention(model.encode(image).prepared, where)
-    maps = decoder.plan(h, w, where)
-
-    side, columns = 2 * decoder.radius + 1, decoder.heads + 2
-    rows = len(points) * len(stages)
+    view = model.open(picture)
+    glances = [view.attention(x + 0.5, y + 0.5, args.scale) for x, y in points]
+    stages, heads = len(glances[0]), len(glances[0][0].weights)
+    rows, columns = len(points) * stages, heads + 2
     figure = Figure(figsize=(4.5 + 1.25 * columns, max(4.0, 1.35 * rows)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(4.5, 1.25 * columns))
     axes = left.subplots()
-    axes.imshow(model.upscale(picture, min(args.scale, 4.0)), extent=(0, w, h, 0))
+    axes.imshow(view.render(min(args.scale, 4.0)), extent=(0, w, h, 0))
     axes.set_title(f"{model.config.name}, ×{args.scale:g}")
     axes.axis("off")
     for number, (x, y) in enumerate(points, 1):
@@ -69,14 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
         axes.annotate(str(number), (x + 0.5, y + 0.5), color="red", xytext=(4, 4), textcoords="offset points")
 
     grid = right.subplots(rows, columns, squeeze=False)
-    titles = ["input", "mean", *(f"head {i + 1}" for i in range(decoder.heads))]
+    titles = ["input", "mean", *(f"head {i + 1}" for i in range(heads))]
     for row in range(rows):
-        point, stage = divmod(row, len(stages))
-        weights = stages[stage][0, point].numpy()
-        # the K×K weights lie around the nearest feature pixel, which a point may be half a pixel off
-        middle = (where.on(maps[stage]).index[0, point] + 0.5) / torch.tensor(maps[stage]) * size
-        reach = side / 2 * size / torch.tensor(maps[stage])
-        (top, first), (bottom, last) = (middle - reach).tolist(), (middle + reach).tolist()
+        point, stage = divmod(row, stages)
+        (first, top, last, bottom), weights = glances[point][stage]
         window = (first, last, bottom, top)
         grid[row, 0].imshow(picture, extent=(0, w, h, 0), interpolation="nearest")
         for axes, panel in zip(grid[row, 1:], [weights.mean(0), *weights], strict=True):

@@ -50,6 +50,15 @@ EDSR_SHAPES = {
     "encoder.body.0.body.2": (8, 8, *CONV),
     "encoder.body.1": (8, 8, *CONV),
 }
+RDN_SHAPES = {
+    "SFENet1": (4, 3, *CONV),
+    "SFENet2": (4, 4, *CONV),
+    "GFF.0": (4, 80, 1, 1),
+    "GFF.1": (4, 4, *CONV),
+}
+for block in range(20):
+    RDN_SHAPES |= {f"RDBs.{block}.convs.{i}.conv.0": (32, 4 + 32 * i, *CONV) for i in range(6)}
+    RDN_SHAPES[f"RDBs.{block}.LFF"] = (4, 4 + 32 * 6, 1, 1)
 DECODER_SHAPES = {
     "conv_vs.0": (16, 16, *CONV),
     "conv_vs.1": (16, 16, *CONV),
@@ -102,6 +111,44 @@ def liif_checkpoint(encoder=EDSR, shapes=EDSR_SHAPES, channels=8, **switches):
     }
 
 
+def metasr_checkpoint():
+    torch.manual_seed(0)
+    mlp = {"imnet.layers.0": (256, 3), "imnet.layers.2": (8 * 27, 256)}
+    args = copy.deepcopy({"encoder_spec": EDSR})
+    return {
+        "model": {"name": "metasr", "args": args, "sd": tensors({**EDSR_SHAPES, **mlp})},
+        "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+    }
+
+
+def same(folder, sd):
+    """Whether a folder's model holds the decoder's and encoder's tensors of a checkpoint, and loads."""
+    weights = from_pretrained(folder, device="cpu").state_dict()
+    given = {
+        name: t.tolist() for name, t in sd.items() if not name.startswith(("encoder.sub", "encoder.add"))
+    }
+    return {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == given
+
+
+def lit_checkpoint(**switches):
+    torch.manual_seed(0)
+    args = {key: ARGS[key] for key in ("base_dim", "head", "encoder_spec", "pb_spec", "imnet_spec")}
+    waves = {"posenc_type": "sinusoid", "posenc_scale": 10, "complex_transform": True, "enc_dims": 8}
+    args = copy.deepcopy({**args, "pe_spec": {"name": "posenc", "args": waves}, **switches})
+    attends = switches.get("local_attn", True)
+    inputs = (49 if attends else 1) * (16 + 8) + 2 * switches.get("is_cell", True)
+    shapes = {f"conv_{name}": (16, 8, *CONV) for name in ("vqk" if attends else "v")}
+    shapes |= {"pb_encoder.proj": (2, 64)} if attends else {}
+    shapes |= {"imnet.layers.0": (8, inputs), "imnet.layers.2": (12, 8), "imnet.layers.4": (3, 12)}
+    shapes |= {"conv_freq": (4, 8, *CONV), "pe_encoder.proj": (1, 8)}
+    return {
+        "model": {"name": "lit", "args": args, "sd": tensors({**EDSR_SHAPES, **shapes})},
+        "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+    }
+
+
 def msit_checkpoint(rim=True):
     """As the authors write it after training's second stage, or, plain, after the first."""
     torch.manual_seed(0)
@@ -139,6 +186,22 @@ def msit_checkpoint(rim=True):
     optimizer = {"name": "adam", "args": {"lr": 1e-5}, "sd": {"state": {}, "param_groups": []}}
     model = {"name": "amsit", "args": copy.deepcopy(args), "sd": sd}
     return {"model": model, "optimizer": optimizer, "epoch": 1050, "state": torch.get_rng_state()}
+
+
+def lte_checkpoint(plus=False, encoder=EDSR, shapes=EDSR_SHAPES, channels=8):
+    torch.manual_seed(0)
+    decoder = {"coef": (8, channels, *CONV), "freq": (8, channels, *CONV)}
+    args = {"encoder_spec": encoder, "hidden_dim": 8}
+    if plus:
+        decoder |= {f"layers.{i}": (out, 8, 1, 1) for i, out in ((0, 8), (2, 8), (4, 3))}
+        args |= {"num_layer": 2, "out_dim": 3}
+    else:
+        decoder |= {"imnet.layers.0": (12, 8), "imnet.layers.2": (10, 12), "imnet.layers.4": (3, 10)}
+        args["imnet_spec"] = {"name": "mlp", "args": {"out_dim": 3, "hidden_list": [12, 10]}}
+    content = liif_checkpoint()
+    sd = tensors({**shapes, **decoder}) | {"phase.weight": torch.randn(4, 2)}
+    content["model"] = {"name": "lte-fast" if plus else "lte", "args": copy.deepcopy(args), "sd": sd}
+    return content
 
 
 def convert(content, tmp_path, **options):
@@ -192,6 +255,86 @@ def test_liif(tmp_path, switches):
     assert "https://github.com/yinboc/liif" in card and "BSD-3-Clause" in card
 
 
+def test_metasr(tmp_path):
+    content = metasr_checkpoint()
+    folder = convert(content, tmp_path, name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": False}
+    assert same(folder, content["model"]["sd"])
+    assert "https://github.com/yinboc/liif" in (folder / "README.md").read_text()
+
+
+def meta_rdn_checkpoint():
+    """As Meta-SR's authors save it: bare tensors, the encoder's without a prefix."""
+    torch.manual_seed(0)
+    means = {"sub_mean": (3, 3, 1, 1), "add_mean": (3, 3, 1, 1)}
+    mlp = {"P2W.meta_block.0": (256, 3), "P2W.meta_block.2": (4 * 27, 256)}
+    return tensors({**means, **RDN_SHAPES, **mlp})
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_meta_rdn(tmp_path, legacy):
+    content = meta_rdn_checkpoint()
+    torch.save(content, tmp_path / "model_1000.pt", _use_new_zipfile_serialization=not legacy)
+    folder = convert_checkpoint(tmp_path / "model_1000.pt", tmp_path / "out", name="mine")
+    config = ModelConfig.from_json(folder / "config.json")
+    assert config.decoder == {"name": "metasr", "hidden_dims": [256], "original": True}
+    assert config.encoder == {"name": "rdn", "channels": 4, "blocks": 20, "layers": 6, "growth": 32}
+    found = from_pretrained(folder, device="cpu").state_dict()
+    assert len(found) == len(content)
+    for name, tensor in content.items():
+        named = name.replace("P2W.meta_block", "decoder.imnet.layers")
+        named = named.replace("sub_", "decoder.normalisation.sub_").replace(
+            "add_", "decoder.normalisation.add_"
+        )
+        assert torch.equal(found[named if named != name else f"encoder.{name}"], tensor)
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/XuecaiHu/Meta-SR-Pytorch" in card and "has no licence: ask its authors" in card
+
+
+META_RDN_CHANGES = [
+    ({"sub_mean.bias": None}, r"1 tensor missing \(decoder.normalisation.sub_mean.bias\)"),
+    ({"RDBs.3.LFF.bias": None}, r"1 tensor missing \(encoder.RDBs.3.LFF.bias\)"),
+    ({"epoch": 3}, r"1 tensor unknown \(decoder.epoch\)"),
+    ({7: torch.zeros(3)}, r"1 tensor unknown \(decoder.7\)"),
+    ({"imnet.layers.0.bias": torch.zeros(256)}, "two of its tensors have the same name"),
+    ({"SFENet1.weight": torch.zeros(8, 3, 3, 3)}, "shape 4, expected 8"),
+    ({"SFENet1.weight": [3]}, "SFENet1.weight: "),
+    ({"P2W.meta_block.0.weight": torch.full((256, 3), torch.nan)}, "not finite"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), META_RDN_CHANGES)
+def test_meta_rdns_tensors_are_checked(tmp_path, change, message):
+    content = {key: t for key, t in (meta_rdn_checkpoint() | change).items() if t is not None}
+    with pytest.raises(WeightsError, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "switches", [{}, {"is_cell": False}, {"local_ensemble": True}, {"local_attn": False, "pb_spec": None}]
+)
+def test_lits_variants(tmp_path, switches):
+    content = lit_checkpoint(**switches)
+    folder = convert(content, tmp_path, name="mine")
+    assert ModelConfig.from_json(folder / "config.json").decoder == {
+        "name": "lit",
+        "dim": 16,
+        "heads": 2,
+        "radius": 3 if switches.get("local_attn", True) else 0,
+        "freq_dims": 8,
+        "local_ensemble": switches.get("local_ensemble", False),
+        "cell_decode": switches.get("is_cell", True),
+        "hidden_dims": [8, 12],
+    }
+    given = content["model"]["sd"]
+    given = {name: t for name, t in given.items() if "_mean." not in name and "pe_encoder" not in name}
+    weights = from_pretrained(folder, device="cpu").state_dict()
+    assert {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == {
+        name: t.tolist() for name, t in given.items()
+    }
+
+
 @pytest.mark.parametrize("rim", [True, False])
 def test_msit(tmp_path, rim):
     content = msit_checkpoint(rim)
@@ -234,17 +377,27 @@ def test_msit(tmp_path, rim):
     assert "https://github.com/Jinchen2028/MSIT" in card and "MIT licence" in card and "folded" in card
 
 
-def test_rdn(tmp_path):
-    shapes = {
-        "SFENet1": (4, 3, *CONV),
-        "SFENet2": (4, 4, *CONV),
-        "GFF.0": (4, 80, 1, 1),
-        "GFF.1": (4, 4, *CONV),
+@pytest.mark.parametrize("plus", [False, True])
+def test_lte(tmp_path, plus):
+    content = lte_checkpoint(plus)
+    folder = convert(content, tmp_path, name="mine")
+    widths = [8, 8] if plus else [12, 10]
+    assert ModelConfig.from_json(folder / "config.json").decoder == {
+        "name": "lte",
+        "dim": 8,
+        "hidden_dims": widths,
+        "plus": plus,
+        "max_scale_cell": 4.0,
     }
-    for block in range(20):
-        shapes |= {f"RDBs.{block}.convs.{i}.conv.0": (32, 4 + 32 * i, *CONV) for i in range(6)}
-        shapes[f"RDBs.{block}.LFF"] = (4, 4 + 32 * 6, 1, 1)
-    shapes = {f"encoder.{name}": shape for name, shape in shapes.items()}
+    weights = from_pretrained(folder, device="cpu").decoder.state_dict()
+    given = {k: t for k, t in content["model"]["sd"].items() if not k.startswith("encoder.")}
+    assert {k: t.tolist() for k, t in weights.items()} == {k: t.tolist() for k, t in given.items()}
+    card = (folder / "README.md").read_text()
+    assert "https://github.com/jaewon-lee-b/lte" in card and "BSD-3-Clause" in card
+
+
+def test_rdn(tmp_path):
+    shapes = {f"encoder.{name}": shape for name, shape in RDN_SHAPES.items()}
     spec = {"name": "rdn", "args": {"no_upsampling": True, "G0": 4, "RDNconfig": "A"}}
     folder = convert(checkpoint(spec, shapes, channels=4), tmp_path)
     assert ModelConfig.from_json(folder / "config.json").encoder == {
@@ -334,8 +487,9 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit2"), r'"lit2".*what can be converted is clit, lit, liif'),
-    (set_at("model", "name", "metasr"), r'"metasr".*what can be converted'),
+    (set_at("model", "name", "lit2"), r'"lit2".*what can be converted is clit, lit, liif, metasr'),
+    (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
+    (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
     (set_at("model", "name", torch.zeros(2)), "holds a Tensor"),
     (set_at("model", "args", [1]), "args must be an object"),
@@ -386,9 +540,50 @@ LIIF_CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "message"), LIIF_CHANGES)
-def test_liifs_content_is_checked(tmp_path, change, error, message):
-    content = liif_checkpoint()
+METASR_CHANGES = [
+    (set_at(*SPEC, "imnet_spec", {}), ConfigError, "args.imnet_spec is unknown"),
+    (set_at(*SPEC, "encoder_spec", None), ConfigError, "encoder_spec must be an object"),
+    (drop("imnet.layers.0.bias"), WeightsError, r"1 tensor missing \(decoder.imnet.layers.0.bias\)"),
+    (set_at(*SD, "P2W.0.bias", torch.zeros(3)), WeightsError, r"1 tensor unknown \(decoder.P2W.0.bias\)"),
+    (
+        set_at(*SD, "imnet.layers.2.bias", torch.zeros(9)),
+        WeightsError,
+        "layers.2.bias: shape 9, expected 216",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "error", "message"),
+    [
+        *((liif_checkpoint, *row) for row in LIIF_CHANGES),
+        *((metasr_checkpoint, *row) for row in METASR_CHANGES),
+    ],
+)
+def test_content_is_checked(tmp_path, made, change, error, message):
+    content = made()
+    change(content)
+    with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
+
+
+LIT_CHANGES = [
+    (set_at(*SPEC, "local_attn", 2), ConfigError, "local_attn must be true or false, not 2"),
+    (set_at(*SPEC, "pb_spec", None), ConfigError, "pb_spec must be an object"),
+    (set_at(*SPEC, "pe_spec", None), ConfigError, "pe_spec must be an object"),
+    (set_at(*SPEC, "pe_spec", "args", "complex_transform", False), ConfigError, "complex_transform is false"),
+    (set_at(*SPEC, "pe_spec", "args", "posenc_scale", 6), ConfigError, "pe_spec.args.posenc_scale is 6"),
+    (set_at(*SPEC, "pe_spec", "args", "enc_dims", 6), ConfigError, "freq_dims .6. must divide by 4"),
+    (set_at(*SPEC, "r", 3), ConfigError, "args.r is unknown"),
+    (drop("conv_freq.bias"), WeightsError, r"1 tensor missing \(decoder.conv_freq.bias\)"),
+    (set_at(*SD, "conv_ch.bias", torch.zeros(16)), WeightsError, "1 tensor unknown"),
+    (set_at(*SPEC, "local_attn", False), WeightsError, "6 tensors unknown"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), LIT_CHANGES)
+def test_the_content_of_lits_variants_is_checked(tmp_path, change, error, message):
+    content = lit_checkpoint()
     change(content)
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)
@@ -429,6 +624,32 @@ def test_msits_content_is_checked(tmp_path, change, error, message):
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)
     assert not (tmp_path / "my model" / "config.json").exists()
+
+
+LTE_CHANGES = [
+    (False, set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
+    (False, set_at(*SPEC, "imnet_spec", "args", "out_dim", 4), ConfigError, "out_dim is 4"),
+    (False, set_at(*SPEC, "num_layer", 3), ConfigError, "args.num_layer is unknown"),
+    (False, set_at("model", "name", "lte-fast"), ConfigError, "args.imnet_spec is unknown"),
+    (False, set_at(*SPEC, "hidden_dim", 9), ConfigError, "dim .9. must be even"),
+    (False, drop("phase.weight"), WeightsError, r"1 tensor missing \(decoder.phase.weight\)"),
+    (False, set_at(*SD, "phase.bias", torch.zeros(4)), WeightsError, "1 tensor unknown"),
+    (True, set_at(*SPEC, "imnet_spec", None), ConfigError, "args.imnet_spec is unknown"),
+    (True, set_at(*SPEC, "out_dim", 4), ConfigError, "out_dim is 4"),
+    (True, set_at(*SPEC, "num_layer", 10**9), ConfigError, "num_layer is 1000000000; allowed is 1 to 8"),
+    (True, set_at(*SPEC, "num_layer", 2.0), ConfigError, "num_layer is 2.0; allowed is 1 to 8"),
+    (True, set_at(*SPEC, "num_layer", 3), WeightsError, "tensors missing"),
+    (True, drop("layers.2.bias"), WeightsError, r"1 tensor missing \(decoder.layers.2.bias\)"),
+    (True, set_at(*SD, "layers.4.weight", torch.zeros(3, 8)), WeightsError, "shape 3×8, expected 3×8×1×1"),
+]
+
+
+@pytest.mark.parametrize(("plus", "change", "error", "message"), LTE_CHANGES)
+def test_ltes_content_is_checked(tmp_path, plus, change, error, message):
+    content = lte_checkpoint(plus)
+    change(content)
+    with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
 
 
 RDN_CHANGES = [("RDNconfig", "C"), ("RDNconfig", ["A"]), ("RDNkSize", 5), ("no_upsampling", False)]

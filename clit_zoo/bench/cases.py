@@ -2,11 +2,12 @@
 
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import WeightsNotFoundError
 from ..geometry import Pixels, Raster, Size, output_size
@@ -75,7 +76,7 @@ class Enlargement(Case):
         scale: a number from 1.
     """
 
-    parts = ("encode", "decode")
+    parts: ClassVar[tuple[str, ...]] = ("encode", "decode")
     size: Size
     scale: float
 
@@ -94,6 +95,42 @@ class Enlargement(Case):
     @torch.inference_mode()
     def outcome(self, model: SuperResolver) -> Tensor:
         return model(picture(SMALL, model.device), output_size(*SMALL, self.scale))
+
+
+PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "SRVGGNetCompact": ("Compact.__arch.SRVGG", "SRVGGNetCompact", {"num_feat": 64, "num_conv": 32}),
+    "SPAN": ("SPAN.__arch.span", "SPAN", {"num_in_ch": 3, "num_out_ch": 3, "feature_channels": 48}),
+}
+"""What people enlarge with by a whole factor: the module of spandrel, the class, and its settings."""
+
+
+@dataclass
+class Peer(Enlargement):
+    """Enlarging a picture by one of ``PEERS``, with random weights, which cost as much as any."""
+
+    parts: ClassVar[tuple[str, ...]] = ("enlarge",)
+
+    @cached_property
+    def model(self) -> SuperResolver:
+        module, kind, settings = PEERS[self.name]
+        torch.manual_seed(0)
+        built = getattr(import_module(f"spandrel.architectures.{module}"), kind)(
+            **settings, upscale=int(self.scale)
+        )
+        built.to(pick_device(self.device), self.precision, memory_format=torch.channels_last)
+        built.device, built.dtype = pick_device(self.device), self.precision  # as a SuperResolver says them
+        return cast(SuperResolver, built.eval())
+
+    @torch.inference_mode()
+    def enlarge(self) -> None:
+        image = self.image.to(self.precision, memory_format=torch.channels_last)
+        nn.Module.__call__(self.model, image)
+
+    @torch.inference_mode()
+    def outcome(self, model: SuperResolver) -> Tensor:
+        at = next(model.parameters())
+        out: Tensor = nn.Module.__call__(model, picture(SMALL, at.device).to(at.dtype))
+        return out
 
 
 @dataclass

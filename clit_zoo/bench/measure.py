@@ -13,6 +13,7 @@ from ..errors import ClitZooError, is_out_of_memory
 from ..geometry import output_size
 from .cases import LOW, Case, Enlargement
 from .memory import peak_bytes
+from .products import share
 
 EXACT = 1e-5
 """Largest difference in float32, as a share of the range of the true result."""
@@ -30,7 +31,7 @@ class WrongResultError(ClitZooError):
     """A result is not what the formula gives in float64."""
 
 
-def measure(cases: Sequence[Case], seconds: float) -> list[Row]:
+def measure(cases: Sequence[Case], seconds: float, *, products: bool = False) -> list[Row]:
     """Check and time cases.
 
     Every round runs each once, so that whatever else the machine does falls on all alike.
@@ -38,6 +39,7 @@ def measure(cases: Sequence[Case], seconds: float) -> list[Row]:
     Args:
         cases: to compare.
         seconds: for the runs of each; there is one at least, after one that does not count.
+        products: also time an enlargement's convolutions and matrix products alone (``products.share``).
     """
     rows, timed = [], []
     for case in cases:
@@ -57,6 +59,8 @@ def measure(cases: Sequence[Case], seconds: float) -> list[Row]:
         if isinstance(case, Enlargement):
             height, width = output_size(*case.size, case.scale)
             row["megapixels_per_second"] = height * width / 1e6 / row["whole"]["median"]
+            if products and case.model.device.type == "cpu":
+                row["one_thread"] = share(case)
     return rows
 
 

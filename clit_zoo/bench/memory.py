@@ -51,7 +51,7 @@ def main() -> None:
     kind, settings, threads = json.loads(sys.argv[1])
     torch.set_num_threads(threads)
     case = getattr(cases, kind)(**settings)
-    small = {"size": cases.SMALL} if kind == "Enlargement" else {"batch": 1, "patch": cases.SMALL[0]}
+    small = {"batch": 1, "patch": cases.SMALL[0]} if kind == "Step" else {"size": cases.SMALL}
     first = replace(case, **small)
     first.model = case.model
     run(first)  # what libraries allocate once

@@ -10,7 +10,7 @@ import torch
 
 from clit_kernels import BACKENDS
 
-from ..bench.cases import Case, Enlargement, Step
+from ..bench.cases import PEERS, Case, Enlargement, Peer, Step
 from ..bench.machine import describe
 from ..bench.measure import Row, measure
 from ..bench.plot import draw, label
@@ -21,6 +21,7 @@ from .eval import Scales
 from .threads import use_free_cores
 from .upscale.command import WidthByHeight
 
+PEER_SCALES = 2, 3, 4
 TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
 
 
@@ -41,6 +42,10 @@ TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
 @click.option("--dtype", type=click.Choice(["auto", *DTYPES]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="On a CPU. Default: the cores that are idle.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Of each row.")
+@click.option("--peers", is_flag=True, help="Beside them SRVGGNetCompact and SPAN, which spandrel has.")
+@click.option(
+    "--products", is_flag=True, help="On a CPU, also time the convolutions and matrix products alone."
+)
 @click.option("--train", is_flag=True, help="Time a training step as well.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Patches of a step.")
 @click.option("--patch", type=click.IntRange(min=1), default=48, show_default=True, help="Their side.")
@@ -59,6 +64,8 @@ def command(
     dtype: str,
     threads: int | None,
     seconds: float,
+    peers: bool,
+    products: bool,
     train: bool,
     batch: int,
     patch: int,
@@ -73,6 +80,8 @@ def command(
     """
     if plot is not None and not find_spec("matplotlib"):
         raise ClitZooError("--plot needs matplotlib: pip install 'clit-zoo[viz]'")
+    if peers and not find_spec("spandrel"):
+        raise ClitZooError("--peers needs spandrel: pip install spandrel")
     if threads:
         torch.set_num_threads(threads)
     else:
@@ -81,6 +90,10 @@ def command(
     groups: list[list[Case]] = [
         [Enlargement(*one, size, scale) for one in how] for scale in check_scales(scales)
     ]
+    if peers:
+        for scale, group in zip(scales, groups, strict=True):
+            if scale in PEER_SCALES:
+                group += [Peer(name, "torch", device, dtype, size, scale) for name in PEERS]
     if train:
         groups.append([Step(*one, batch, patch) for one in how])
 
@@ -90,7 +103,7 @@ def command(
         titles = "encode", "decode", "whole", "20–80 %", "runs", "Mpixel/s", "memory", "error"
         click.echo(TABLE.format("seconds", *titles))
     for group in groups:
-        for row in measure(group, seconds):
+        for row in measure(group, seconds, products=products):
             rows.append(row)
             if not as_json:
                 click.echo(_line(row))
@@ -107,7 +120,7 @@ def _line(row: Row) -> str:
     if "failed" in row:
         return f"{label(row):<46}  not timed: {row['failed']}"
     whole, speed, memory = row["whole"], row.get("megapixels_per_second"), row["peak_bytes"]
-    return TABLE.format(
+    line = TABLE.format(
         label(row),
         *(f"{row[part]['median']:.3g}" if part in row else "" for part in ("encode", "decode")),
         f"{whole['median']:.3g}",
@@ -117,3 +130,9 @@ def _line(row: Row) -> str:
         "" if memory is None else f"{memory / 1e6:.0f} MB",
         f"{row['error']:.0e}",
     )
+    if alone := row.get("one_thread"):
+        whole, products = alone["whole"], alone["products"]
+        line += (
+            f"\n  one thread: {whole:.3g} CPU s, {whole / products:.2f} times its products' {products:.3g}"
+        )
+    return line

@@ -13,16 +13,19 @@ import click
 
 from .. import __version__
 from ..errors import ClitZooError, is_out_of_memory
+from .allocator import keep_freed_memory
 
 # name -> (module with `command`, help line); the line stands here so that `clit-zoo --help` imports none.
 COMMANDS = {
     "upscale": ("clit_zoo.commands.upscale", "Enlarge pictures by any factor."),
+    "compare": ("clit_zoo.commands.compare", "Show what several models make of one picture, side by side."),
     "list": ("clit_zoo.commands.list", "List the registered models and where their weights are."),
     "info": ("clit_zoo.commands.info", "Show one model's settings, size and weights."),
     "eval": ("clit_zoo.commands.eval", "Measure a model on folders of original pictures."),
     "train": ("clit_zoo.commands.train", "Train a model on a folder of photographs."),
     "bench": ("clit_zoo.commands.bench", "Time models on this machine."),
     "convert": ("clit_zoo.commands.convert", "Turn a checkpoint of a paper's code into a model folder."),
+    "serve": ("clit_zoo.commands.serve", "Zoom into photographs in the browser."),
     "doctor": ("clit_zoo.commands.doctor", "Check versions, devices, decoders, cache and shipped weights."),
 }
 
@@ -90,6 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         # A file name that is no UTF-8, or an ASCII terminal, must not end a run: escape what cannot be shown.
         if isinstance(stream, io.TextIOWrapper):

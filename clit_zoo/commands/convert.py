@@ -23,8 +23,8 @@ from ..zoo.skeleton import parameters
 @click.option("--name", help="What the model is called. Default: as the registered one like it, else FOLDER.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 def command(checkpoint: Path, folder: Path, name: str | None, overwrite: bool) -> None:
-    """Turn a CHECKPOINT (.pth) of the training script of CLIT or LIIF into a folder that every command takes
-    as a model.
+    """Turn a CHECKPOINT (.pth) of the training script of CLIT, LIIF or CiaoSR into a folder that every
+    command takes as a model.
 
     Nothing in the checkpoint is run, and unknown content is refused.
     """

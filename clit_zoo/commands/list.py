@@ -29,6 +29,7 @@ def command(pattern: str, as_json: bool) -> None:
         return
     names, weights = (max(len(row[key]) for row in rows) for key in ("name", "weights"))
     gap = ""
+    rows.sort(key=lambda row: [*DECODERS].index(row["decoder"]))
     for decoder, models in itertools.groupby(rows, lambda row: row["decoder"]):
         click.echo(f"{gap}{decoder}: {DECODERS[decoder].paper}")
         gap = "\n"

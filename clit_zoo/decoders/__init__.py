@@ -12,16 +12,24 @@ from typing import Any
 from .base import Decoder
 from .ciaosr import CiaoSR
 from .clit import CLIT
+from .ipe import IPE
 from .liif import LIIF
 from .lit import LIT
+from .lte import LTE
+from .metasr import MetaSR
 from .msit import MSIT
+from .ultrasr import UltraSR
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
     "lit": LIT,
     "liif": LIIF,
     "ciaosr": CiaoSR,
+    "metasr": MetaSR,
     "msit": MSIT,
+    "lte": LTE,
+    "ultrasr": UltraSR,
+    "ipe": IPE,
 }
 
 

@@ -11,7 +11,7 @@ from ..geometry import Axis, Pixels
 from .bands import BandedMap, cut_rows
 from .base import Progress
 from .positions import LEAST_PIXELS
-from .sampling import resample_axis
+from .sampling import border_columns, border_rows
 
 
 class Band(NamedTuple):
@@ -58,15 +58,14 @@ def by_bands(
     rows, above = where.rows.grown(LEAST_PIXELS, size[0])
     cols, before = where.cols.grown(LEAST_PIXELS, size[1])
     grid = Pixels(rows, cols).on(size, image.device)
-    # columns first, as there are fewer rows to do it for
-    wide = resample_axis(image.permute(0, 2, 3, 1), 2, grid.col, grid.col_offset, "border").contiguous()
+    columns = border_columns(image, grid)
     banded = maps((0, size[1] - 1) if whole else cols.on_map(0, cols.size, size[1]))
     out = image.new_empty(image.shape[0], rows.size, cols.size, 3)
     for start, stop in cut_rows(banded, rows, banded[0].base, whole=whole):
         ends = (0, size[0] - 1) if whole else rows.on_map(start, stop, size[0])
         found = [one.rows(*ends) for one in banded]
         (top, _), left, part = found[0], banded[0].left, grid.rows(start, stop)
-        skip = resample_axis(wide, 1, part.row, part.row_offset, "border").flatten(1, 2)
+        skip = border_rows(columns, part)
         held = tuple(one for _, parts in found for one in parts)
         band = colors(Band(held, top, left, part.shifted(top, left), rows.part(start, stop), cols, skip))
         out[:, start:stop] = band.unflatten(1, (stop - start, cols.size))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..geometry import Axis, Size
 from .sampling import resample_axis
 
-BAND_BYTES = 160 << 20
+BAND_BYTES = 64 << 20
 """Working set of one band, all stages together. 40 MiB was as fast; below that the halo starts to count."""
 
 COPIES = 6

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clit_kernels import Points
 from clit_kernels.position_bias import has_float64
 from clit_kernels.queries import gather_pixels, tap_offsets
 
@@ -29,8 +28,7 @@ from .base import Normalisation, Progress
 from .corners import Neighbour, wide_corners
 from .cross_scale import CrossScaleAttention
 from .mlp import MLP
-from .positions import Place, by_blocks, read
-from .sampling import resample_axis, sample_border
+from .positions import Place, by_blocks, read, skip
 
 BLOCK = 1 << 13
 """Positions in a block: 21 MB for each map of 640 channels."""
@@ -126,17 +124,17 @@ class CiaoSR(nn.Module):
         def colors(y: Place, x: Place) -> Tensor:
             corners = self._corners(y, x, size, whole, cells)
             near: Near = Region(prepared, y, x, paired) if y.index.dim() == 3 else Near(prepared, y, x)
-            logits, last = [], self.imnet_k.linears()[-1]
+            logits = []
             for corner in corners:
                 hidden = self.imnet_k.layers[1:-1](self._first(self.imnet_k, keys, cells, corner))
-                logits.append(near.logit(hidden, last, corner))
-            total: Tensor | None = None
-            for weight, corner in zip(_softmax(logits), corners, strict=True):
-                hidden = self._first(self.imnet_v, values, cells, corner)
-                value = near.at(corner) * self.imnet_v.layers[1:](hidden)
-                value = value * weight.to(value.dtype).unsqueeze(-1)
-                total = value if total is None else total + value
-            return self.imnet_q(total) + _skip(image, y, x)
+                logits.append(near.logit(hidden, self.imnet_k.linears()[-1], corner))
+            last, total = _with_bias(self.imnet_v.linears()[-1]), torch.zeros((), device=image.device)
+            for share, corner in zip(_softmax(logits), corners, strict=True):
+                hidden = self.imnet_v.layers[1:-1](self._first(self.imnet_v, values, cells, corner))
+                share = share.to(hidden.dtype).unsqueeze(-1)
+                value = torch.cat((hidden * share, share), -1) @ last.T
+                total = torch.addcmul(total.to(value.dtype), near.at(corner), value)
+            return self.imnet_q(total) + skip(image, y, x)
 
         return by_blocks(where, size, batch, image.device, colors, block=BLOCK, progress=progress)
 
@@ -167,7 +165,7 @@ class CiaoSR(nn.Module):
                 logits.append((query * key * self.imnet_k(torch.cat((key, pose), -1))).sum(-1))
                 values.append(value * self.imnet_v(torch.cat((value, pose), -1)))
             weights = torch.softmax(torch.stack(logits, -1), -1).unsqueeze(-1)
-            return self.imnet_q((torch.stack(values, -2) * weights).sum(-2)) + _skip(image, y, x)
+            return self.imnet_q((torch.stack(values, -2) * weights).sum(-2)) + skip(image, y, x)
 
         return by_blocks(where, size, batch, image.device, colors, block=BLOCK)
 
@@ -227,17 +225,17 @@ class Region(Near):
     def __init__(self, prepared: Prepared, y: Place, x: Place, paired: bool):
         super().__init__(prepared, y, x)
         self.spans = [_span(place.index, n) for place, n in zip((y, x), self.features.shape[2:], strict=True)]
-        # as far as the corners' 3x3 features: nothing around them is taken for the map's border
-        (top, bottom), (left, right) = ((max(a - 2, 0), b + 2) for a, b in self.spans)
-        self.start, self.paired = (top, left), paired
-        features, similar = (m[:, :, top:bottom, left:right] for m in (self.features, self.similar))
-        unfolded = F.unfold(features, 3, padding=1).unflatten(2, features.shape[2:])
-        self.seen = torch.cat((unfolded, similar), 1).permute(0, 2, 3, 1).contiguous()
+        self.paired = paired
+        # the corners lie a pixel further, and their 3x3 features two
+        features = self._cut(self.features, 2)
+        unfolded = F.unfold(features, 3).unflatten(2, [n - 2 for n in features.shape[2:]])
+        self.seen = torch.cat((unfolded, self._cut(self.similar, 1)), 1).permute(0, 2, 3, 1).contiguous()
         self.products: Tensor | None = None
 
     def at(self, corner: Corner) -> Tensor:
         """v at a corner; see ``Near``."""
-        return read(self.seen, corner.y.pixel - self.start[0], corner.x.pixel - self.start[1])
+        (top, _), (left, _) = self.spans
+        return read(self.seen, corner.y.pixel - (top - 1), corner.x.pixel - (left - 1))
 
     def logit(self, hidden: Tensor, last: nn.Linear, corner: Corner) -> Tensor:
         """A corner's logit; see ``Near``."""
@@ -254,15 +252,23 @@ class Region(Near):
 
     def _products(self, last: nn.Linear) -> Tensor:
         """(u(q) * u(p)) [W, b] for pixels q and their neighbours p: (B, 3 rows, 3 columns, D + 1)."""
-        weight = torch.cat((last.weight, last.bias.unsqueeze(1)), 1)
-        keys, device = self.seen[..., : last.out_features], weight.device
-        rows, cols = (
-            [(torch.arange(a, b, device=device) + i).clamp(0, n - 1) - start for i in (-1, 0, 1)]
-            for (a, b), n, start in zip(self.spans, self.features.shape[2:], self.start, strict=True)
-        )
-        query = keys[:, rows[1]][:, :, cols[1]]
-        found = [torch.stack([query * keys[:, row][:, :, col] @ weight for col in cols], 3) for row in rows]
+        weight, keys = _with_bias(last), self.seen[..., : last.out_features]
+        rows, cols = (stop - start for start, stop in self.spans)
+        query = keys[:, 1:-1, 1:-1]
+
+        def pairs(i: int, j: int) -> Tensor:
+            return (query * keys[:, i : i + rows, j : j + cols]) @ weight
+
+        found = [torch.stack([pairs(i, j) for j in range(3)], 3) for i in range(3)]
         return torch.stack(found, 2).flatten(3, 4).flatten(1, 2)
+
+    def _cut(self, x: Tensor, margin: int) -> Tensor:
+        """The part of a map that belongs to the spans, with so much around it; zero outside the map."""
+        (top, bottom), (left, right) = self.spans
+        h, w = x.shape[2:]
+        part = x[:, :, max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
+        beyond = (margin - left, right + margin - w, margin - top, bottom + margin - h)
+        return F.pad(part, [max(n, 0) for n in beyond])
 
 
 def _span(index: Tensor, n: int) -> tuple[int, int]:
@@ -274,6 +280,11 @@ def _span(index: Tensor, n: int) -> tuple[int, int]:
     return max(min(start, stop - LEAST_PIXELS), 0), stop
 
 
+def _with_bias(linear: nn.Linear) -> Tensor:
+    """[W, b] (out, in + 1)."""
+    return torch.cat((linear.weight, linear.bias.unsqueeze(1)), 1)
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """<a, b> (...), summed in float32 at least."""
     return (a * b).sum(-1, dtype=torch.promote_types(a.dtype, torch.float32))
@@ -283,13 +294,3 @@ def _softmax(logits: list[Tensor]) -> tuple[Tensor, ...]:
     """Each corner's share (...), in float64: exponentials are rounded otherwise at the end of a row."""
     wide = torch.float64 if has_float64(logits[0].device) else torch.float32
     return torch.softmax(torch.stack(logits).to(wide), 0).to(logits[0].dtype).unbind()
-
-
-def _skip(image: Tensor, y: Place, x: Place) -> Tensor:
-    """The picture itself at a block's positions, interpolated."""
-    if y.index.dim() == 3:
-        rows = resample_axis(image, 2, y.index.flatten(), y.offset.flatten(), "border")
-        return resample_axis(rows, 3, x.index.flatten(), x.offset.flatten(), "border").permute(0, 2, 3, 1)
-    return sample_border(
-        image, Points(torch.stack((y.index, x.index), -1), torch.stack((y.offset, x.offset), -1))
-    )

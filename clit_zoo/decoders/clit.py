@@ -27,7 +27,7 @@ from .base import Progress
 from .blocks import block_maps
 from .compiled import decode_stage
 from .mlp import MLP
-from .sampling import resample_axis, sample_border
+from .sampling import border_columns, border_rows, sample_border
 
 GAIN = 0.75
 """Weight of the residual of the stage before (equation 9's lambda)."""
@@ -178,9 +178,7 @@ class CLIT(nn.Module):
         grids = [grown.on(m.size, device).shifted(0, m.left) for m in maps]
         cells = [grown.cells(m.size, batch, device) for m in maps]
         on_image = grown.on((image.shape[2], image.shape[3]), device)
-        # columns first, as there are fewer rows to do it for
-        wide = image.permute(0, 2, 3, 1)
-        wide = resample_axis(wide, 2, on_image.col, on_image.col_offset, "border").contiguous()
+        across = border_columns(image, on_image)
 
         def stages(start: int, stop: int) -> Iterator[StageInput]:
             for m, grid, cell in zip(maps, grids, cells, strict=True):
@@ -190,9 +188,8 @@ class CLIT(nn.Module):
 
         out = image.new_empty(batch, rows.size, cols.size, 3)
         for start, stop in cut_rows(maps, rows, base, whole=whole):
-            here = on_image.rows(start, stop)
-            skip = resample_axis(wide, 1, here.row, here.row_offset, "border")
-            found = self._cascade(stages(start, stop), len(sizes), skip.flatten(1, 2))
+            skip = border_rows(across, on_image.rows(start, stop))
+            found = self._cascade(stages(start, stop), len(sizes), skip)
             out[:, start:stop] = found.unflatten(1, (stop - start, cols.size))
             if progress is not None:
                 progress(stop / rows.size)

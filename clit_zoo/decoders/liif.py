@@ -8,9 +8,13 @@ For a position and each of the four feature pixels p_t around it (``corners``), 
 The first layer is linear in what it reads, so its share of the features is computed once for each feature
 pixel, by a 3x3 convolution, and that of the position once for each row and column. That is the same number in
 another order of additions, with 1.7 times fewer multiplications at x4. Parameter names are the authors'.
+
+UltraSR and IPE give the position as more numbers (``encode``), UltraSR to every layer. None of them mixes the
+axes, so that these shares too belong to a row or a column.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -43,7 +47,14 @@ class LIIF(nn.Module):
         feat_unfold: read the 3x3 features around a pixel, not only its own.
         local_ensemble: average the four corners; else the nearest pixel's colour is taken.
         cell_decode: the MLP reads the cell.
+
+    Attributes:
+        numbers: how many ``encode`` gives along each axis; a subclass sets it before ``super().__init__``.
+        every_layer: all layers read these numbers, not only the first.
     """
+
+    numbers = 1
+    every_layer = False
 
     def __init__(
         self,
@@ -58,8 +69,18 @@ class LIIF(nn.Module):
         self.reach, self.backend = 3, "auto"
         self.in_channels, self.side = in_channels, 3 if feat_unfold else 1
         self.local_ensemble, self.cell_decode = local_ensemble, cell_decode
-        fan_in = in_channels * self.side**2 + 2 + 2 * cell_decode
-        self.imnet = MLP(fan_in, hidden_dims, 3, lambda: nn.ReLU(inplace=True))
+        fan_in = in_channels * self.side**2 + 2 * self.numbers + 2 * cell_decode
+        beside = 2 * self.numbers if self.every_layer else 0
+        self.imnet = MLP(fan_in, hidden_dims, 3, lambda: nn.ReLU(inplace=True), beside=beside)
+
+    def encode(self, delta: Tensor, cell: Tensor) -> Tensor:
+        """Numbers (..., Q, ``numbers``) for positions along an axis: here themselves.
+
+        Args:
+            delta: (..., Q) relative to a corner, in half pixels.
+            cell: (B, ..., 1) the cell's side along the axis, in half pixels.
+        """
+        return delta.unsqueeze(-1)
 
     def prepare(self, features: Tensor, image: Tensor) -> Prepared:
         """The first layer's share of the features; see ``Decoder``."""
@@ -78,16 +99,21 @@ class LIIF(nn.Module):
             return self.reference(prepared.features, where)
         hidden = prepared.hidden
         batch, h, w, _ = hidden.shape
-        cell = self._cell_share(where.cells((h, w), batch, hidden.device))
+        cells = where.cells((h, w), batch, hidden.device)
+        cell = self._cell_share(cells)
 
         def colors(y: Place, x: Place) -> Tensor:
             total = torch.zeros((), device=hidden.device)
-            share = cell.view(batch, *(1,) * (y.index.dim() - 1), -1)
-            for low, left in self._pairs(y, x, (h, w)):
+            shares = [
+                [(corner, self._shares(corner, axis, cells)) for corner in self._corners(*place, n)]
+                for axis, (place, n) in enumerate(((y, h), (x, w)))
+            ]
+            for _, parts in shares[0]:
+                parts[0] = parts[0] + cell.view(batch, *(1,) * (y.index.dim() - 1), -1)
+            for (low, rows), (left, cols) in product(*shares):
                 first = read(hidden, low.pixel, left.pixel)
-                for part in (self._share(low, 0) + share, self._share(left, 1)):
-                    first += part.to(first.dtype)
-                total = total + self.imnet.layers[1:](first) * (low.weight * left.weight).unsqueeze(-1)
+                seen = self._through(first, list(zip(rows, cols, strict=True)))
+                total = total + seen * (low.weight * left.weight).unsqueeze(-1)
             return total
 
         return by_blocks(where, (h, w), batch, hidden.device, colors, progress=progress)
@@ -108,13 +134,15 @@ class LIIF(nn.Module):
 
         def colors(y: Place, x: Place) -> Tensor:
             total = torch.zeros((), device=features.device)
-            for low, left in self._pairs(y, x, (h, w)):
+            for low, left in product(self._corners(*y, h), self._corners(*x, w)):
                 seen = read(unfolded, low.pixel, left.pixel)
                 shape = seen.shape[:-1]
-                delta = [corner.delta.to(seen.dtype).expand(shape).unsqueeze(-1) for corner in (low, left)]
                 cells = cell.view(batch, *(1,) * (len(shape) - 1), 2).expand(*shape, 2)
-                given = torch.cat([seen, *delta, *[cells] * self.cell_decode], -1)
-                total = total + self.imnet(given) * (low.weight * left.weight).unsqueeze(-1)
+                delta = [corner.delta.to(seen.dtype).expand(shape) for corner in (low, left)]
+                position = torch.cat([self.encode(delta[i], cells[..., i]) for i in (0, 1)], -1)
+                given = torch.cat([seen, position, *[cells] * self.cell_decode], -1)
+                seen = self.imnet(given, position if self.every_layer else None)
+                total = total + seen * (low.weight * left.weight).unsqueeze(-1)
             return total
 
         return by_blocks(where, (h, w), batch, features.device, colors)
@@ -123,25 +151,36 @@ class LIIF(nn.Module):
         """Why ``backend`` cannot serve; see ``Decoder``."""
         return "LIIF computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
-    def _pairs(self, y: Place, x: Place, size: Size) -> list[tuple[Corner, Corner]]:
-        """Every combination (y, x) of a block's corners."""
-        rows, cols = (self._corners(*place, n) for place, n in zip((y, x), size, strict=True))
-        return [(low, left) for low in rows for left in cols]
-
     def _corners(self, index: Tensor, offset: Tensor, n: int) -> Sequence[Corner]:
         if self.local_ensemble:
             return axis_corners(index, offset, n)
         return (Corner(index.clamp(0, n - 1), 2 * offset, torch.ones_like(offset)),)
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The first layer's: for the features (D, C * side**2), the position (D, 2), the cell (D, 2 or 0)."""
+        """The first layer's: for features (D, C * side**2), position (D, 2 * numbers), cell (D, 2 or 0)."""
         weight, features = self.imnet.linears()[0].weight, self.in_channels * self.side**2
-        return weight[:, :features], weight[:, features : features + 2], weight[:, features + 2 :]
+        parts = weight.split((features, 2 * self.numbers, 2 * self.cell_decode), 1)
+        return parts[0], parts[1], parts[2]
 
-    def _share(self, corner: Corner, axis: int) -> Tensor:
-        """The first layer's share (..., Q, D) of the position along an axis, in float32 at least."""
-        column = self._weights()[1][:, axis]
-        return corner.delta.unsqueeze(-1) * column.to(torch.promote_types(column.dtype, torch.float32))
+    def _shares(self, corner: Corner, axis: int, cells: Tensor) -> list[Tensor]:
+        """Each layer's share (..., Q, D) of the position along an axis, in float32 at least."""
+        weights = [self._weights()[1]]
+        if self.every_layer:
+            weights += [layer.weight[:, -2 * self.numbers :] for layer in self.imnet.linears()[1:]]
+        wide = torch.promote_types(weights[0].dtype, torch.float32)
+        cell = cells[:, axis].to(wide).view(-1, *(1,) * (corner.delta.dim() - 1))
+        encoded = self.encode(corner.delta.to(wide), cell)
+        return [_product(encoded, weight.to(wide).chunk(2, 1)[axis]) for weight in weights]
+
+    def _through(self, x: Tensor, shares: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Colours from the first layer's share of the features and the layers' shares of the position."""
+        layers = self.imnet.linears()
+        for i, layer in enumerate(layers):
+            if i:
+                x = F.linear(x.relu_(), layer.weight[:, : x.shape[-1]], layer.bias)
+            for part in shares[i] if i < len(shares) else ():
+                x += part.to(x.dtype)
+        return x
 
     def _cell_share(self, cells: Tensor) -> Tensor:
         """The first layer's share (B, D) of the cells (B, 2), with its bias, in float32 at least."""
@@ -149,3 +188,14 @@ class LIIF(nn.Module):
         wide = torch.promote_types(bias.dtype, torch.float32)
         share = cells.to(wide) @ weight.to(wide).T if self.cell_decode else cells.new_zeros(len(cells), 1)
         return share + bias.to(wide)
+
+
+def _product(encoded: Tensor, weight: Tensor) -> Tensor:
+    """(..., E) times (D, E) -> (..., D)."""
+    if encoded.dim() == 3 and encoded.shape[-1] > 1:
+        return encoded @ weight.T
+    # a window's few rows and columns one number after another: a matrix product of few rows has other bits
+    total = encoded[..., :1] * weight[:, 0]
+    for i in range(1, encoded.shape[-1]):
+        total = total + encoded[..., i : i + 1] * weight[:, i]
+    return total

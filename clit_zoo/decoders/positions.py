@@ -10,16 +10,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from clit_kernels import Points
 from clit_kernels.queries import as_points, gather_pixels
 
 from ..geometry import Pixels, Size, Where
 from .base import Progress
+from .sampling import resample_axis, sample_border
 
 BLOCK = 1 << 14
 """Positions in a block: 16 MB for each hidden layer of 256, small beside a picture."""
 
 LEAST_PIXELS = 16
 """Output rows and columns that are decoded at least; see ``Axis.grown``."""
+
+
+Span = tuple[int, int]
+"""First and last pixel of a map that a window's rows or columns are nearest to."""
 
 
 class Place(NamedTuple):
@@ -39,6 +45,7 @@ def by_blocks(
     device: torch.device,
     colors: Callable[[Place, Place], Tensor],
     *,
+    window: Callable[[Place, Place, Span, Span], Tensor] | None = None,
     block: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -49,11 +56,13 @@ def by_blocks(
         size: (h, w) of the map they are read on.
         batch, device: of the maps.
         colors: a block's colours (B, R, S, 3) or (B, Q, 3), from its places along y and x.
+        window: a window's colours, with the spans of its places; ``colors`` where left out.
         block: positions of all images in a block, ``BLOCK`` where left out; with gradients a list is one.
         progress: called after each block with the share done.
     """
     if isinstance(where, Pixels):
-        return _window(where, size, batch, device, colors, block or BLOCK, progress)
+        decoded = window or (lambda y, x, *_: colors(y, x))
+        return _window(where, size, batch, device, decoded, block or BLOCK, progress)
     points = as_points(where.on(size, device), batch)
     step = max(1, points.count if torch.is_grad_enabled() else (block or BLOCK) // batch)
     parts = []
@@ -75,23 +84,35 @@ def read(x: Tensor, y: Tensor, col: Tensor) -> Tensor:
     return gather_pixels(x.permute(0, 3, 1, 2), torch.stack((y, col), -1))
 
 
+def skip(image: Tensor, y: Place, x: Place) -> Tensor:
+    """``image`` (B, 3, h, w), bilinearly at a block's positions -> (B, R, S, 3) or (B, Q, 3)."""
+    if y.index.dim() == 3:
+        rows = resample_axis(image, 2, y.index.flatten(), y.offset.flatten(), "border")
+        return resample_axis(rows, 3, x.index.flatten(), x.offset.flatten(), "border").permute(0, 2, 3, 1)
+    points = (torch.stack((y.index, x.index), -1), torch.stack((y.offset, x.offset), -1))
+    return sample_border(image, Points(*points))
+
+
 def _window(
     where: Pixels,
     size: Size,
     batch: int,
     device: torch.device,
-    colors: Callable[[Place, Place], Tensor],
+    colors: Callable[[Place, Place, Span, Span], Tensor],
     block: int,
     progress: Progress | None,
 ) -> Tensor:
     (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS), where.cols.grown(LEAST_PIXELS)
-    x = Place(*(t.view(1, 1, -1) for t in cols.on(size[1], device)))
+    x, x_span = (
+        Place(*(t.view(1, 1, -1) for t in cols.on(size[1], device))),
+        cols.on_map(0, cols.size, size[1]),
+    )
     out: Tensor | None = None
     step = max(1, block // (cols.size * batch))
     for start in range(0, rows.size, step):
         stop = min(start + step, rows.size)
         y = Place(*(t.view(1, -1, 1) for t in rows.part(start, stop).on(size[0], device)))
-        band = colors(y, x)
+        band = colors(y, x, rows.on_map(start, stop, size[0]), x_span)
         if out is None:
             out = band.new_empty(batch, rows.size, cols.size, 3)
         out[:, start:stop] = band

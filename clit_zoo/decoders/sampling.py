@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clit_kernels import Points
+from clit_kernels import Grid, Points
 from clit_kernels.queries import gather_pixels
 
 Padding = Literal["zeros", "border"]
@@ -26,6 +26,20 @@ def resample_axis(x: Tensor, dim: int, index: Tensor, offset: Tensor, padding: P
         total = read * weight if total is None else torch.addcmul(total, read, weight)
     assert total is not None
     return total.movedim(0, dim)
+
+
+def border_columns(image: Tensor, grid: Grid) -> Tensor:
+    """``image`` (B, 3, h, w) at a grid's columns, (B, h, S, 3), for ``border_rows`` of its bands.
+
+    Columns come first because there are fewer rows to do it for, and only once.
+    """
+    columns = resample_axis(image.permute(0, 2, 3, 1), 2, grid.col, grid.col_offset, "border")
+    return columns.contiguous()
+
+
+def border_rows(columns: Tensor, grid: Grid) -> Tensor:
+    """What ``border_columns`` found at a grid's rows: the image there, (B, Q, 3), bilinearly."""
+    return resample_axis(columns, 1, grid.row, grid.row_offset, "border").flatten(1, 2)
 
 
 def sample_border(x: Tensor, points: Points) -> Tensor:

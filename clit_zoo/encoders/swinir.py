@@ -1,8 +1,8 @@
 """SwinIR as a feature extractor.
 
 Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCV workshops 2021, in its classical
-super-resolution size, up to and including the convolution before the upsampler. The mean shift is left out,
-since CLIT normalises the input to [-1, 1] instead. The blocks are timm's.
+super-resolution size, up to and including the convolution before the upsampler, if it has one. The mean shift
+is left out, since CLIT normalises the input to [-1, 1] instead. The blocks are timm's.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class SwinIR(nn.Module):
         heads: attention heads in each residual group.
         window: side of the attention windows in pixels.
         mlp_ratio: hidden width of a block's MLP over `channels`.
-        out_channels: width of the output.
+        out_channels: width of the output; 0 leaves the last convolution out, so that it is ``channels``.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class SwinIR(nn.Module):
         out_channels: int = 64,
     ):
         super().__init__()
-        self.out_channels, self.window, self.grid = out_channels, window, window
+        self.out_channels, self.window, self.grid = out_channels or channels, window, window
         # a block's window lies up to window - 1 pixels beyond; each group, and the trunk, adds its
         # convolutions
-        self.reach = sum(depths) * (window - 1) + len(depths) + 3
+        self.reach = sum(depths) * (window - 1) + len(depths) + (3 if out_channels else 2)
         rates = (DROP_PATH * i / max(sum(depths) - 1, 1) for i in range(sum(depths)))
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
@@ -51,9 +51,10 @@ class SwinIR(nn.Module):
         )
         self.norm = nn.LayerNorm(channels)
         self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(
-            nn.Conv2d(channels, out_channels, 3, padding=1), nn.LeakyReLU(0.01, inplace=True)
-        )
+        self.conv_before_upsample = nn.Sequential()
+        if out_channels:
+            self.conv_before_upsample.append(nn.Conv2d(channels, out_channels, 3, padding=1))
+            self.conv_before_upsample.append(nn.LeakyReLU(0.01, inplace=True))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -117,7 +117,7 @@ def read_original(path: Path) -> Original:
         raise ImageError(
             f"{path.name} has more than 8 bits per channel; the protocols are for 8-bit pictures: convert it"
         )
-    if picture.alpha is not None:
+    if picture.transparent:
         raise ImageError(
             f"{path.name} has an alpha channel, which the protocols do not score: save it without one"
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from .files import read
-from .picture import Origin, Picture, from_planes, from_samples, to_planes, to_samples
+from .picture import Origin, Picture, from_planes, from_samples, to_rows, to_samples
 from .pil import from_pil, to_pil
 
 KINDS = (
@@ -49,17 +49,18 @@ def encode(picture: Picture, stacklevel: int = 3) -> Any:
     """The kind of thing a picture was decoded from: a path gives a PIL image, the others themselves.
 
     Args:
-        picture: from ``decode``, its colours and alpha replaced.
+        picture: from ``decode``, its samples replaced.
         stacklevel: of the warnings that say what a PIL image could not hold; 3 is the caller's caller.
     """
     origin = picture.origin
     if origin.kind == "ndarray":
-        samples = to_samples(picture, origin.dtype)
+        samples = to_samples(picture, picture.dtype)
         if origin.ndim == 2:
             return samples[0, :, :, 0]
         return samples if origin.ndim == 4 else samples[0]
     if origin.kind == "tensor":
-        return to_planes(picture, origin.dtype).to(origin.device)[(0,) * (4 - origin.ndim)]
+        planes = to_rows(picture, picture.dtype).permute(0, 3, 1, 2)
+        return planes.to(origin.device)[(0,) * (4 - origin.ndim)]
     if origin.kind == "picture":
         return picture
     image, notices = to_pil(picture)
@@ -78,7 +79,7 @@ def _from_ndarray(array: np.ndarray) -> Picture:
         dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
     except TypeError as error:
         raise ImageError(f"the array cannot be enlarged: {error}") from error
-    return from_samples(array, "the array", origin=Origin("ndarray", dtype=dtype, ndim=array.ndim))
+    return from_samples(array.copy(), "the array", origin=Origin("ndarray", dtype=dtype, ndim=array.ndim))
 
 
 def _from_tensor(tensor: Tensor) -> Picture:
@@ -90,4 +91,4 @@ def _from_tensor(tensor: Tensor) -> Picture:
             "w) or (B, channels, h, w). Move them with permute, or pass a NumPy array: channels last."
         )
     origin = Origin("tensor", dtype=tensor.dtype, ndim=tensor.ndim, device=tensor.device)
-    return from_planes(tensor.detach(), "the tensor", origin=origin)
+    return from_planes(tensor.detach().clone(), "the tensor", origin=origin)

@@ -21,6 +21,7 @@ from .formats import FORMATS, why_unreadable
 from .picture import Picture
 from .pil import from_pil, has_alpha
 from .quality import jpeg_quality, webp_quality
+from .tiff_rows import can_be_read_by_rows, read_by_rows
 
 # Three times Pillow's own limit against decompression bombs. As float32 colour this many pixels take 3 GiB.
 MAX_INPUT_PIXELS = 2**28
@@ -53,6 +54,9 @@ def probe(path: str | os.PathLike) -> Header:
     quality = None
     with _opened(path) as (file, source):
         page = tiff.first_page(file)
+        if page is not None and can_be_read_by_rows(page):
+            size, colors = (page.imagelength, page.imagewidth), page.samplesperpixel
+            return Header(*size, colors < 3, colors in (2, 4), page.bitspersample, "tiff")
         layout = _checked_layout(page, source) if page is not None else None
         if layout is not None:
             size, orientation = (layout.height, layout.width), layout.orientation
@@ -82,6 +86,8 @@ def read(path: str | os.PathLike) -> Picture:
     with _opened(path) as (file, source):
         page = tiff.first_page(file)
         if page is not None:
+            if can_be_read_by_rows(page):
+                return read_by_rows(page, source)
             if layout := _checked_layout(page, source):
                 return tiff.read_deep(page, layout, source)
             tiff.check_segments(page, source)
@@ -235,8 +241,9 @@ def _check_size(size: tuple[int, int], source: str, pixel_bytes: int = 0) -> Non
         each = f" of {pixel_bytes} bytes" if pixel_bytes > _BYTES_PER_PIXEL else ""
         raise ImageError(
             f"{source} has {width}×{height} = {pixels / 1e6:.0f} million pixels{each}, more than the limit "
-            f"of {MAX_INPUT_PIXELS / 1e6:.0f} million; cut it into tiles, or raise "
-            "clit_zoo.imaging.files.MAX_INPUT_PIXELS if you trust it."
+            f"of {MAX_INPUT_PIXELS / 1e6:.0f} million; save it as a plain TIFF in "
+            "strips or tiles, which is read by rows, or raise clit_zoo.imaging.files.MAX_INPUT_PIXELS if you "
+            "trust it."
         )
 
 

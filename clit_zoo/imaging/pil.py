@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from ..errors import ImageError
 from . import metadata
 from .metadata import Metadata, fitting_icc
-from .picture import SAMPLE_TYPES, Origin, Picture, from_samples, to_samples
+from .picture import SAMPLE_TYPES, Origin, Picture, bands, from_samples, to_samples
 
 SEVERAL = "holds several frames or pages: only the first is enlarged."
 
@@ -57,7 +57,7 @@ def from_pil(
         if notice:
             notices.append(notice)
             kept = kept._replace(icc=None)
-        samples = np.asarray(plain)
+        samples = _samples(plain)
     if image.info.get("bit_depth", 8) > 8:  # pillow-heif's, and AVIF's by files.py
         notices.append(f"{source}: its {image.info['bit_depth']}-bit samples were read as 8 bits.")
     return upright_picture(
@@ -85,7 +85,7 @@ def upright_picture(
 def to_pil(picture: Picture) -> tuple[Image.Image, list[str]]:
     """A PIL image (8 bits; "I;16", "I" or "F" for gray) and notices of what PIL could not hold."""
     notices = []
-    deep = picture.gray and picture.alpha is None and picture.bits > 8
+    deep = picture.channels == 1 and picture.bits > 8
     if picture.bits > 8 and not deep:
         notices.append(
             f"{picture.source} has {picture.bits} bits per sample and a PIL image of this kind holds 8; "
@@ -131,6 +131,15 @@ def _plain(image: Image.Image, icc: bytes | None, source: str) -> tuple[Image.Im
     if image.mode in ("CMYK", "YCbCr", "HSV", "LAB"):
         return plain, f"{source}: {image.mode} colours were converted to RGB."
     return plain, None
+
+
+def _samples(image: Image.Image) -> np.ndarray:
+    """Its samples, in bands: Pillow hands them out by way of three copies."""
+    channels = len(image.getbands())
+    samples = np.empty((image.height, image.width, channels)[: 2 + (channels > 1)], np.uint8)
+    for rows in bands(image.height, image.width):
+        samples[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+    return samples
 
 
 def _sixteen_from_int32(samples: np.ndarray, source: str) -> np.ndarray:

@@ -67,6 +67,12 @@ def webp_quality(file: IO[bytes]) -> int | None:
     return None
 
 
+def middle(height: int, width: int) -> tuple[slice, slice]:
+    """The part of a picture whose noise is estimated."""
+    top, left = (max(0, (side - NOISE_WINDOW) // 2) for side in (height, width))
+    return slice(top, top + NOISE_WINDOW), slice(left, left + NOISE_WINDOW)
+
+
 def noise_level(color: Tensor) -> float:
     """The noise of luminance where a picture is calmest, in levels of 255.
 
@@ -76,9 +82,7 @@ def noise_level(color: Tensor) -> float:
     Args:
         color: (B, 3, h, w) in [0, 1]. Pictures too small for a block have no noise.
     """
-    height, width = color.shape[-2:]
-    top, left = max(0, (height - NOISE_WINDOW) // 2), max(0, (width - NOISE_WINDOW) // 2)
-    window = color[..., top : top + NOISE_WINDOW, left : left + NOISE_WINDOW].float().cpu()
+    window = color[(..., *middle(*color.shape[-2:]))].float().cpu()
     luminance = (window * window.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(-3).numpy() * 255
     second = luminance[:, :-2] - 2 * luminance[:, 1:-1] + luminance[:, 2:]
     response = np.abs(second[..., :-2] - 2 * second[..., 1:-1] + second[..., 2:])

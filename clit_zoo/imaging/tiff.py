@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,10 @@ _IMAGE_LENGTH = 257
 
 # Compressions of bytes: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard. tifffile tells each decoder
 # how many bytes a strip or tile must give; those of pictures (JPEG 2000 …) give as many as their data say.
-_BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)
+BYTEWISE = (1, 5, 8, 32773, 32946, 34925, 50000)
 
 # A tile may be larger than the picture, and is decoded whole. As many bytes as 4096×4096 RGBA of 32 bits.
-_MAX_TILE_BYTES = 2**28
+MAX_TILE_BYTES = 2**28
 
 # What a TIFF with 32-bit offsets holds, less room for what stands beside the pixels.
 _MAX_CLASSIC = 2**32 - 2**25
@@ -103,7 +104,7 @@ def check_segments(page: Any, source: str) -> None:
     high, wide = page.imagelength, page.imagewidth
     bits = max(page.bitspersample) if isinstance(page.bitspersample, tuple) else page.bitspersample
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, wide)
-    if page.is_tiled and rows * columns * page.samplesperpixel * bits // 8 > _MAX_TILE_BYTES:
+    if page.is_tiled and rows * columns * page.samplesperpixel * bits // 8 > MAX_TILE_BYTES:
         raise ImageError(
             f"{source} has tiles of {columns}×{rows} pixels, too large to be decoded: {SAVE_AS}."
         )
@@ -124,7 +125,7 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
     Raises:
         ImageError: its compression is of pictures, or its strips are damaged.
     """
-    if page.compression not in _BYTEWISE:
+    if page.compression not in BYTEWISE:
         raise ImageError(
             f"{source}: TIFF of {page.bitspersample} bits with {page.compression.name} compression cannot be "
             "read here; save it with LZW, ZIP or no compression."
@@ -139,35 +140,46 @@ def read_deep(page: Any, layout: Layout, source: str) -> Picture:
     if page.planarconfig == 2:
         samples = np.moveaxis(samples.reshape(layout.samples, layout.height, layout.width), 0, -1)
     samples = samples.reshape(layout.height, layout.width, layout.samples)
-    notices = [f"{source} {SEVERAL}"] if len(page.parent.pages) > 1 else []
-    values = samples.astype(np.float32)
-    if layout.bits == 16:
-        values /= 65535
-    colors = values[:, :, : layout.colors]
+    notices = list(several(page, source))
+    colors = samples[:, :, : layout.colors]
+    if layout.photometric == _CMYK or layout.alpha == _ASSOCIATED:
+        samples = samples.astype(np.float32) / (65535 if layout.bits == 16 else 1)
+        colors = samples[:, :, : layout.colors]
     if layout.photometric == _BLACK_IS_MAX:
-        colors = 1 - colors
+        colors = (65535 if colors.dtype.kind == "u" else 1) - colors
     if layout.photometric == _CMYK:
         colors = (1 - colors[:, :, :3]) * (1 - colors[:, :, 3:])
         notices.append(f"{source}: CMYK colours were converted to RGB.")
     if layout.alpha:
-        alpha = values[:, :, layout.colors, None]
+        alpha = samples[:, :, layout.colors, None]
         if layout.alpha == _ASSOCIATED:
             colors = np.clip(colors / np.maximum(alpha, np.finfo(np.float32).tiny), 0, 1)
         colors = np.concatenate([colors, alpha], axis=-1)
     elif layout.samples > layout.colors:
         notices.append(f"{source}: its extra channels, which are not marked as transparency, are left out.")
+    kept = metadata_of(page)
+    if layout.orientation > 4 and kept.dpi:
+        kept = kept._replace(dpi=kept.dpi[::-1])
+    return upright_picture(
+        colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
+    )
+
+
+def metadata_of(page: Any) -> Metadata:
+    """What a page holds beside its pixels."""
     exif = _exif(page)
-    dpi = metadata.dpi_of_tags(exif)
-    kept = Metadata(
+    return Metadata(
         icc=_bytes(exif.get(metadata.ICC)),
         exif=metadata.clean_exif(exif),
         xmp=metadata.clean_xmp(_bytes(exif.get(metadata.XMP))),
         iptc=iptc_of(page),
-        dpi=dpi[::-1] if dpi and layout.orientation > 4 else dpi,
+        dpi=metadata.dpi_of_tags(exif),
     )
-    return upright_picture(
-        colors, layout.orientation, source, bits=layout.bits, metadata=kept, notices=tuple(notices)
-    )
+
+
+def several(page: Any, source: str) -> tuple[str, ...]:
+    """The notice that there are further pages, where there are."""
+    return (f"{source} {SEVERAL}",) if len(page.parent.pages) > 1 else ()
 
 
 def _with_whole_strips(page: Any) -> np.ndarray:
@@ -186,9 +198,25 @@ def iptc_of(page: Any) -> bytes | None:
     return _bytes(page.tags.valueof(metadata.IPTC))
 
 
-def encode(samples: np.ndarray, kept: Metadata) -> bytes:
-    """A TIFF of (h, w, c) uint8, uint16 or float32 samples, deflated; BigTIFF where 4 GB do not suffice."""
-    channels = samples.shape[-1]
+def write(
+    file: IO[bytes],
+    samples: np.ndarray | Iterator[np.ndarray],
+    shape: Sequence[int],
+    dtype: np.dtype,
+    kept: Metadata,
+    tile: int | None = None,
+) -> None:
+    """A TIFF of (h, w, c) uint8, uint16 or float32 samples, deflated; BigTIFF where 4 GB do not suffice.
+
+    Args:
+        file: to write to, and to read from.
+        samples: all of them, or tiles of them.
+        shape: (h, w, c).
+        dtype: of the samples.
+        kept: stands beside the pixels.
+        tile: side of the tiles; strips where None.
+    """
+    channels, row_bytes = shape[2], shape[1] * shape[2] * dtype.itemsize
     exif = Image.Exif()
     if kept.exif:
         exif.load(kept.exif)
@@ -201,21 +229,25 @@ def encode(samples: np.ndarray, kept: Metadata) -> bytes:
         if data
     ]
     folders = {tag: dict(exif.get_ifd(tag)) for tag in _FOLDERS}
-    big = samples.nbytes > _MAX_CLASSIC
+    big = shape[0] * row_bytes > _MAX_CLASSIC
     first = 16 if big else 8  # where the first directory lies: a valid pointer until the right one is known
     pointers = [(_FOLDERS[tag], "I", 1, first, True) for tag, entries in folders.items() if entries]
-    file = io.BytesIO()
+    layout: dict[str, Any] = {"rowsperstrip": max(1, min(shape[0], 2**20 // row_bytes))}
+    if tile is not None:
+        layout = {"tile": (tile, tile)}
     tifffile.imwrite(
         file,
-        samples if channels > 1 else samples[:, :, 0],
+        samples.reshape(shape[: 2 + (channels > 1)]) if isinstance(samples, np.ndarray) else samples,
+        shape=tuple(shape[: 2 + (channels > 1)]),
+        dtype=dtype,
         byteorder="<",
         bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         extrasamples=["unassalpha"] if channels in (2, 4) else None,
         compression="zlib",
-        predictor=samples.dtype.kind == "u",
-        rowsperstrip=max(1, min(samples.shape[0], 2**20 // samples[0].nbytes)),
+        predictor=dtype.kind == "u",
+        **layout,
         iccprofile=kept.icc,
         resolution=kept.dpi,
         resolutionunit="INCH" if kept.dpi else None,
@@ -225,14 +257,13 @@ def encode(samples: np.ndarray, kept: Metadata) -> bytes:
     )
     if pointers:
         _append_folders(file, folders)
-    return file.getvalue()
 
 
 # tifffile writes these two only when they are given by name.
 _FOLDERS = {metadata.EXIF_IFD: "ExifTag", metadata.GPS_IFD: "GPSTag"}
 
 
-def _append_folders(file: io.BytesIO, folders: dict[int, dict[int, Any]]) -> None:
+def _append_folders(file: IO[bytes], folders: dict[int, dict[int, Any]]) -> None:
     """Put the EXIF and GPS directories, which tifffile does not write, behind the pixels."""
     file.seek(0)
     with tifffile.TiffFile(file) as pages:
@@ -253,8 +284,8 @@ def _exif(page: Any) -> Image.Exif:
     """A TIFF file is itself laid out as EXIF."""
     exif, file = Image.Exif(), page.parent.filehandle
     try:
-        file.seek(0)
-        exif.load_from_fp(file)
+        exif.bigtiff, exif.endian = page.parent.is_bigtiff, page.parent.byteorder
+        exif.load_from_fp(file, page.offset)
         return exif
     except Exception:  # malformed entries raise almost anything; the pixels are what matters
         return Image.Exif()

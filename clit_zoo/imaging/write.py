@@ -9,14 +9,13 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import torch
 from PIL import Image, ImageColor
 from PIL.PngImagePlugin import putchunk
 
 from ..atomic import replacing
 from ..errors import ImageError
 from . import metadata, tiff
-from .formats import check_output, output_format, stored_bits
+from .formats import OUTPUTS, check_output, output_format, stored_bits
 from .metadata import Metadata
 from .picture import SAMPLE_TYPES, Picture, to_samples
 
@@ -50,27 +49,19 @@ def write(
     """
     form = output_format(format or path)
     assert form.output is not None
-    if len(picture.color) != 1:
-        raise ImageError(f"cannot write a batch of {len(picture.color)} pictures into one file: write each.")
+    if picture.samples.shape[0] != 1:
+        batch = picture.samples.shape[0]
+        raise ImageError(f"cannot write a batch of {batch} pictures into one file: write each.")
     if quality is not None and not 1 <= quality <= 100:
         raise ImageError(f"quality {quality} is outside 1…100.")
     if flatten is not None:
         picture = flattened(picture, flatten)
     size = (picture.height, picture.width)
-    notices = check_output(form.name, size, alpha=picture.alpha is not None, bits=picture.bits)
+    notices = check_output(form.name, size, alpha=picture.transparent, bits=picture.bits)
     samples = to_samples(picture, SAMPLE_TYPES[stored_bits(form.output, picture.bits)])[0]
-    kept = picture.metadata.of_size(size)
-    kept = kept._replace(icc=metadata.fitting_icc(kept.icc, picture.gray and form.output.gray))
-    if form.name == "jpeg":
-        kept, left_out = _that_fits_jpeg(kept)
-        notices += left_out
+    kept, left_out = kept_by(form.name, picture, size)
     try:
-        if form.name == "tiff":
-            data = tiff.encode(samples, kept)
-        elif form.name == "png":
-            data = _png(samples, kept)
-        else:
-            data = _pillow(samples, form.name, quality or DEFAULT_QUALITY, kept)
+        data = encoded(samples, form.name, quality or DEFAULT_QUALITY, kept)
         with replacing(path) as part:
             part.write_bytes(data)
     except (OSError, ValueError, MemoryError) as error:
@@ -78,7 +69,24 @@ def write(
         raise ImageError(
             f"cannot write {path}: {reason}. Check the folder, its permissions and free space."
         ) from error
-    return notices
+    return notices + left_out
+
+
+def kept_by(name: str, picture: Picture, size: tuple[int, int]) -> tuple[Metadata, list[str]]:
+    """What stands beside the pixels of a picture in a format, and notices of what it has no room for."""
+    kept = picture.metadata.of_size(size)
+    gray = picture.gray and OUTPUTS[name].gray
+    kept = kept._replace(icc=metadata.fitting_icc(kept.icc, gray))
+    return _that_fits_jpeg(kept) if name == "jpeg" else (kept, [])
+
+
+def encoded(samples: np.ndarray, name: str, quality: int, kept: Metadata) -> bytes:
+    """The file of (h, w, c) samples in the format of that name."""
+    if name == "tiff":
+        file = io.BytesIO()
+        tiff.write(file, samples, samples.shape, samples.dtype, kept)
+        return file.getvalue()
+    return _png(samples, kept) if name == "png" else _pillow(samples, name, quality, kept)
 
 
 def flattened(picture: Picture, background: str) -> Picture:
@@ -97,11 +105,8 @@ def flattened(picture: Picture, background: str) -> Picture:
         raise ImageError(
             f"{background!r} is no colour: give a name such as white, or a code such as #202020."
         ) from error
-    if picture.alpha is None:
-        return picture
-    ground = picture.color.new_tensor(rgb).div(255)[None, :, None, None]
-    color = torch.lerp(ground, picture.color, picture.alpha.to(picture.color))
-    return replace(picture, color=color, alpha=None, gray=picture.gray and len(set(rgb)) == 1)
+    red, green, blue = (sample / 255 for sample in rgb)
+    return replace(picture, ground=(red, green, blue)) if picture.transparent else picture
 
 
 def _png(samples: np.ndarray, kept: Metadata) -> bytes:

@@ -328,8 +328,7 @@ class Run:
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W, 3) uint8, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    color = torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
-    write(Picture(color), path)
+    write(Picture(torch.from_numpy(pixels.transpose(2, 0, 1)[None])), path)
 
 
 def _training_mode(model: SuperResolver) -> None:

@@ -7,7 +7,7 @@ and ``status`` says so. To publish a model, fill in its ``repo_id``, ``revision`
 import difflib
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ class System:
         light, light_parameters: the same behind the light encoder; None where there is no such row.
         status: what the summary says of its numbers.
         encoders: those that its paper has.
+        others: of these, the ones of other settings, with the parameters of the whole model.
     """
 
     title: str
@@ -68,9 +69,10 @@ class System:
     light_parameters: int = 0
     status: str = "as in the paper"
     encoders: tuple[str, ...] = ("edsr", "rdn", "swinir")
+    others: dict[str, tuple[dict[str, Any], int]] = field(default_factory=dict)
 
 
-# All encoders put out 64 channels, so a model has its encoder's parameters and its decoder's.
+# These put out 64 channels, so a model has its encoder's parameters and its decoder's.
 _ENCODERS = {
     "edsr": ("EDSR-baseline", 1_220_416),
     "rdn": ("RDN", 21_973_952),
@@ -81,6 +83,7 @@ _LIGHT_MLP = [128, 64, 64, 64]
 _LIGHT_STAGE = {"dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
 _LIGHT_CLIT = {"name": "clit", **_LIGHT_STAGE}
 _ABLATED = "as in CLIT's Tables 3 and 4; the branch's width is a guess"
+_LIGHT_LTE = {"name": "lte", "dim": 128, "hidden_dims": [64, 64, 64]}
 _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
@@ -95,6 +98,12 @@ _SYSTEMS = {
         encoders=("edsr",),
     ),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
+    "metasr": System(
+        "Meta-SR", {"name": "metasr"}, 445_120, {"name": "metasr", "hidden_dims": [64]}, 112_576
+    ),
+    "metasr-original": System(
+        "the original Meta-SR", {"name": "metasr", "original": True}, 445_144, encoders=("rdn",)
+    ),
     "msit": System(
         "MSIT",
         {"name": "msit"},
@@ -102,6 +111,35 @@ _SYSTEMS = {
         {"name": "msit", **_LIGHT_STAGE, "kernels": 4, "query_kernels": 2},
         245_255,
         encoders=("edsr", "rdn"),
+    ),
+    "ciaosr": System(
+        "CiaoSR",
+        {"name": "ciaosr"},
+        1_428_614,
+        # the non-local part then looks as far as in training's patches of 48x48
+        {"name": "ciaosr", "hidden_dims": [64, 64, 64], "tile": 48},
+        268_934,
+        others={"swinir": ({"out_channels": 0}, 14_667_218)},
+    ),
+    "lte": System("LTE", {"name": "lte"}, 493_827, _LIGHT_LTE, 164_611),
+    "lte-plus": System("LTE+", {"name": "lte", "plus": True}, 493_827, encoders=("edsr",)),
+    "ultrasr": System(
+        "UltraSR",
+        {"name": "ultrasr"},
+        397_721,
+        {"name": "ultrasr", "hidden_dims": _LIGHT_MLP},
+        107_033,
+        "reconstructed",
+        ("edsr", "rdn"),
+    ),
+    "ipe": System(
+        "IPE",
+        {"name": "ipe"},
+        356_611,
+        {"name": "ipe", "hidden_dims": _LIGHT_MLP},
+        96_003,
+        "reconstructed",
+        ("edsr", "rdn"),
     ),
 }
 
@@ -114,6 +152,7 @@ def _rows() -> Iterator[Entry]:
     for suffix, system in _SYSTEMS.items():
         if system.light is not None:
             says = f"{system.title} of 64 channels behind a 12-block EDSR"
+            says += f", {system.status}" * (system.status != System.status)
             yield row(f"edsr-light-{suffix}", encoder, system.light, size + system.light_parameters, says)
     lit = _SYSTEMS["lit"]
     assert lit.light is not None
@@ -122,10 +161,9 @@ def _rows() -> Iterator[Entry]:
     for suffix, system in _SYSTEMS.items():
         for name in system.encoders:
             title, encoder_size = _ENCODERS[name]
+            settings, size = system.others.get(name, ({}, encoder_size + system.parameters))
             says = f"{title} with {system.title}, {system.status}"
-            yield row(
-                f"{name}-{suffix}", {"name": name}, system.decoder, encoder_size + system.parameters, says
-            )
+            yield row(f"{name}-{suffix}", {"name": name, **settings}, system.decoder, size, says)
 
 
 REGISTRY: dict[str, Entry] = {entry.name: entry for entry in _rows()}

@@ -116,6 +116,11 @@ def _rule_msit(s: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}.dim ({s['dim']}) must divide by 8, or {where}.fem be false.")
 
 
+def _rule_lte(s: dict[str, Any], where: str) -> None:
+    if s["dim"] % 2:
+        raise ConfigError(f"{where}.dim ({s['dim']}) must be even: every wave has a cosine and a sine.")
+
+
 ENCODERS: dict[str, Part] = {
     "edsr": Part(
         'Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017',
@@ -139,7 +144,7 @@ ENCODERS: dict[str, Part] = {
             # Each block has an index of window⁴ entries beside its parameters: 75 MB of them at most.
             "window": Number(8, 2, 16),
             "mlp_ratio": Number(2.0, 0.5, 8.0),
-            "out_channels": Number(64, 1, 512),
+            "out_channels": Number(64, 0, 512),
         },
         _rule_swinir,
     ),
@@ -182,6 +187,11 @@ DECODERS: dict[str, Part] = {
             "cell_decode": Bool(True),
         },
     ),
+    "metasr": Part(
+        'Hu et al., "Meta-SR: A Magnification-Arbitrary Network for Super-Resolution", CVPR 2019 '
+        "(arXiv:1903.00875)",
+        {"hidden_dims": Numbers((256,), (1, 8), 8, 2048), "original": Bool(False)},
+    ),
     "ciaosr": Part(
         'Cao et al., "CiaoSR: Continuous Implicit Attention-in-Attention Network for Arbitrary-Scale Image '
         'Super-Resolution", CVPR 2023 (arXiv:2212.04362)',
@@ -203,6 +213,38 @@ DECODERS: dict[str, Part] = {
             "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
         },
         _rule_msit,
+    ),
+    "lte": Part(
+        'Lee and Jin, "Local Texture Estimator for Implicit Representation Function", CVPR 2022 '
+        "(arXiv:2111.08918)",
+        {
+            "dim": Number(256, 2, 1024),
+            "hidden_dims": Numbers((256,) * 3, (1, 8), 8, 2048),
+            "plus": Bool(False),
+            "max_scale_cell": Number(4.0, 1.0, 1000.0),
+        },
+        _rule_lte,
+    ),
+    "ultrasr": Part(
+        'Xu et al., "UltraSR: Spatial Encoding is a Missing Key for Implicit Image Function-based '
+        'Arbitrary-Scale Super-Resolution", 2021 (arXiv:2103.12716); reconstructed, as there is no code',
+        {
+            "bands": Number(12, 1, 32),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+            "cell_decode": Bool(True),
+        },
+    ),
+    "ipe": Part(
+        'Liu et al., "Enhancing Multi-Scale Implicit Learning in Image Super-Resolution with Integrated '
+        'Positional Encoding", 2021 (arXiv:2112.05756); reconstructed, as there is no code',
+        {
+            "bands": Number(10, 1, 16),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+            "feat_unfold": Bool(True),
+            "local_ensemble": Bool(True),
+        },
     ),
 }
 

@@ -1,5 +1,6 @@
 """`clit-zoo bench`: what is checked, what is timed, and what is said of it."""
 
+import importlib
 import json
 import subprocess
 from types import SimpleNamespace
@@ -9,12 +10,15 @@ import torch
 from click.testing import CliRunner
 
 import clit_zoo
-from clit_zoo.bench import machine, memory
-from clit_zoo.bench.cases import Case, Enlargement, Step
+from clit_zoo.bench import machine, memory, products
+from clit_zoo.bench.cases import PEERS, Case, Enlargement, Peer, Step
 from clit_zoo.bench.measure import EXACT, WrongResultError, check, measure
+from clit_zoo.bench.products import share
 from clit_zoo.commands.bench import command
 from clit_zoo.errors import ConfigError, WeightsNotFoundError
 from clit_zoo.zoo.config import ModelConfig
+
+coordinate_decode = importlib.import_module("clit_kernels.coordinate_decode.torch")
 
 
 @pytest.fixture
@@ -180,10 +184,35 @@ def test_json_has_the_rows(folder, no_process):
         assert row["megapixels_per_second"] == pytest.approx(16 * 24 / 1e6 / row["whole"]["median"])
 
 
+def test_products_alone_take_less_than_the_whole(folder):
+    case = Enlargement(folder, "auto", "cpu", "float32", (40, 40), 4)
+    threads = torch.get_num_threads()
+    found = share(case)
+    assert 0 < found["products"] < found["whole"] and torch.get_num_threads() == threads
+
+
+def test_fused_activations_are_no_products(folder):
+    """In bfloat16 GELU is fused with a product; alone it is made without."""
+    weight = torch.randn(8, 8, dtype=torch.bfloat16)
+    with torch.inference_mode(), products._Noted() as noted:
+        torch.nn.functional.gelu(torch.mm(weight, weight))
+        if coordinate_decode._has_onednn():
+            torch.ops.mkldnn._linear_pointwise(weight, weight, None, "gelu", [], "none")
+    assert all("gelu" not in leaf for _, _, leaves in noted.calls for leaf in leaves)
+    assert [products._alone(*one)().shape for one in noted.calls] == [(8, 8)] * len(noted.calls)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_beside(name, no_process):
+    pytest.importorskip("spandrel")
+    (row,) = measure([Peer(name, "torch", "cpu", "float32", (12, 9), 4)], 0, products=True)
+    assert row["whole"]["median"] > 0 and row["one_thread"]["products"] > 0
+
+
 def test_what_cannot_be_timed(folder, monkeypatch):
     result = CliRunner().invoke(command, ["-m", folder, "--backend", "triton", "--device", "cpu"])
     assert isinstance(result.exception, ConfigError) and "triton" in str(result.exception)
-    monkeypatch.setattr("clit_zoo.commands.bench.measure", lambda cases, seconds: [failed(cases[0])])
+    monkeypatch.setattr("clit_zoo.commands.bench.measure", lambda cases, *_, **__: [failed(cases[0])])
     result = CliRunner().invoke(command, ["-m", folder, "--device", "cpu"])
     assert result.exit_code == 1 and "not timed: it was wrong" in result.output
     monkeypatch.setattr("clit_zoo.commands.bench.find_spec", lambda name: None)

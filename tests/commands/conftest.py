@@ -46,12 +46,9 @@ class PixelRepeater:
         for share in (0.5, 1.0):
             progress(share)
         left, top, right, bottom = (round(edge) for edge in box or (0, 0, picture.width, picture.height))
-        planes = [picture.color] if picture.alpha is None else [picture.color, picture.alpha]
-        large = [
-            torch.nn.functional.interpolate(plane[:, :, top:bottom, left:right], size=size, mode="nearest")
-            for plane in planes
-        ]
-        return replace(picture, **dict(zip(("color", "alpha"), large, strict=False)))
+        part = picture.samples[:, :, top:bottom, left:right].float()
+        large = torch.nn.functional.interpolate(part, size=size, mode="nearest")
+        return replace(picture, samples=large.to(picture.samples.dtype))
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ WORDS = (
 # Each command with what makes its work small; later words may change any of it.
 USUAL = {
     "upscale": "a.png -o out -m tiny -s 2",
+    "compare": "a.png -m tiny -s 2 --overwrite",
     "list": "",
     "info": "tiny",
     "eval": "in -m bicubic -s 2",

@@ -205,7 +205,7 @@ from pathlib import Path
 class Model:
     check_backend = staticmethod(lambda: None)
     def upscale(self, picture, *, size, **rest):
-        return replace(picture, color=picture.color.new_zeros((1, 3, *size)))
+        return replace(picture, samples=picture.samples.new_zeros((1, 3, *size)))
 
 def written(path, data):
     with open(path, "wb") as file:

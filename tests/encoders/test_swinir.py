@@ -51,6 +51,18 @@ def test_features_are_those_of_the_continued_image(encoder):
     torch.testing.assert_close(encoder(x), encoder(whole)[:, :, :10, :7], rtol=0, atol=0)
 
 
+@torch.no_grad()
+def test_the_last_convolution_may_be_left_out(encoder):
+    """CiaoSR reads the transformer's own channels."""
+    settings = {"channels": 12, "depths": [2, 2], "heads": [2, 3], "window": 4}
+    bare = build_encoder("swinir", **settings, out_channels=0).eval()
+    last = {name for name in encoder.state_dict() if name.startswith("conv_before_upsample.")}
+    bare.load_state_dict({k: t for k, t in encoder.state_dict().items() if k not in last}, strict=True)
+    assert (bare.out_channels, bare.reach) == (12, encoder.reach - 1) and len(last) == 2
+    x = torch.rand(1, 3, 8, 12)
+    torch.testing.assert_close(encoder.conv_before_upsample(bare(x)), encoder(x), rtol=0, atol=0)
+
+
 def test_reflection_continues_even_one_pixel():
     x = torch.tensor([[1.0, 2.0, 3.0]])[None, None]
     row = reflect_to_multiple(x, 8)[0, 0]

@@ -26,7 +26,9 @@ def rendered(picture, size, model=nearest):
     """What a model's view does with a picture."""
     color = model(imaging.fill_hidden(picture.color, picture.alpha), size)
     alpha = None if picture.alpha is None else imaging.enlarge_alpha(picture.alpha, Pixels.whole(size))
-    return replace(picture, color=color, alpha=alpha)
+    planes = color.mean(1, keepdim=True) if picture.gray else color
+    planes = planes if alpha is None else torch.cat((planes, alpha), 1)
+    return replace(picture, samples=planes.clamp(0, 1))
 
 
 def enlarged(path, target, scale=2, **options):

@@ -46,12 +46,13 @@ def test_quality_is_used(tmp_path):
 
 def test_flattening(tmp_path):
     color = torch.tensor([1.0, 0.5, 0.0])[None, :, None, None].expand(1, 3, 4, 4)
-    half = imaging.Picture(color, alpha=torch.full((1, 1, 4, 4), 0.5))
+    alpha = torch.full((1, 1, 4, 4), 0.5)
+    half = imaging.Picture(torch.cat((color, alpha), 1))
     imaging.write(half, tmp_path / "a.png", flatten="#0000ff")
     assert imaging.read(tmp_path / "a.png").alpha is None
     with Image.open(tmp_path / "a.png") as image:
         np.testing.assert_allclose(np.asarray(image)[0, 0], [128, 64, 128], atol=1)
-    gray = imaging.Picture(color[:, 1:2].expand(1, 3, 4, 4), alpha=half.alpha, gray=True)
+    gray = imaging.Picture(torch.cat((color[:, 1:2], alpha), 1))
     for ground, mode in (("white", "L"), ("red", "RGB")):
         imaging.write(gray, tmp_path / "b.jpg", flatten=ground)
         with Image.open(tmp_path / "b.jpg") as image:

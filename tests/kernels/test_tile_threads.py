@@ -78,6 +78,7 @@ def stage_result() -> torch.Tensor:
 @pytest.mark.parametrize("inference", [False, True])
 def test_results_do_not_depend_on_threads(threads, inference, monkeypatch):
     monkeypatch.setattr(plain, "TILE_BYTES", 4000)
+    monkeypatch.setattr(plain, "MOST_BYTES", 4000)
     with torch.inference_mode(inference):
         found = stage_result()
         torch.set_num_threads(1)

@@ -7,16 +7,42 @@ from clit_zoo.zoo import registry
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
-SYSTEMS = ["lit", "clit", "liif", "msit"]
-ABLATIONS = ["edsr-lit-f", "edsr-lit-fe"]
+SYSTEMS = [
+    "lit",
+    "clit",
+    "lit-f",
+    "lit-fe",
+    "liif",
+    "metasr",
+    "metasr-original",
+    "msit",
+    "ciaosr",
+    "lte",
+    "lte-plus",
+    "ultrasr",
+    "ipe",
+]
+# their papers have no such models; LTE+ is LTE under other names
+MISSING = {
+    "edsr-light-metasr-original",
+    "edsr-metasr-original",
+    "swinir-metasr-original",
+    "swinir-msit",
+    "swinir-ultrasr",
+    "swinir-ipe",
+    "edsr-light-lte-plus",
+    "rdn-lte-plus",
+    "swinir-lte-plus",
+    *(f"{e}-{d}" for e in ("edsr-light", "rdn", "swinir") for d in ("lit-f", "lit-fe")),
+}
 
 
 def test_list():
     light = [f"edsr-light-{d}" for d in SYSTEMS]
     names = [*light, "edsr-light-lit-photo", *(f"{e}-{d}" for d in SYSTEMS for e in ENCODERS)]
-    names.remove("swinir-msit")  # its paper has no such model
+    names = [name for name in names if name not in MISSING]
     assert registry.list_models() == names
-    assert registry.list_models("rdn-*") == [f"rdn-{d}" for d in SYSTEMS]
+    assert registry.list_models("rdn-*") == [name for name in names if name.startswith("rdn-")]
     assert registry.list_models("*-CLIT") == ["edsr-light-clit", "edsr-clit", "rdn-clit", "swinir-clit"]
     assert registry.list_models("nothing*") == []
 
@@ -27,9 +53,13 @@ def test_paper_settings(encoder):
         ("lit", {"name": "clit", "stages": 1}),
         ("clit", {"name": "clit", "stages": 3}),
         ("liif", {"name": "liif"}),
+        ("metasr", {"name": "metasr"}),
+        ("ciaosr", {"name": "ciaosr"}),
+        ("lte", {"name": "lte"}),
     ):
         name = f"{encoder}-{suffix}"
-        assert registry.get(name).config == ModelConfig(name, {"name": encoder}, decoder)
+        bare = {"out_channels": 0} if name == "swinir-ciaosr" else {}
+        assert registry.get(name).config == ModelConfig(name, {"name": encoder, **bare}, decoder)
 
 
 def test_every_row_is_named_after_its_model():
@@ -44,13 +74,13 @@ def test_letter_case_does_not_matter():
 
 
 def test_unknown_name(monkeypatch):
-    monkeypatch.setattr(registry, "embedded_folder", lambda name: Path("/x") if name == "rdn-liif" else None)
+    monkeypatch.setattr(registry, "embedded_folder", lambda name: Path("/x") if name == "rdn-lit" else None)
     with pytest.raises(ModelNotFoundError) as error:
         registry.get("RDN-CLTI")
-    for words in ("'RDN-CLTI'", "With weights: rdn-liif. To be trained: edsr-light-lit", "organisation/name"):
+    for words in ("'RDN-CLTI'", "With weights: rdn-lit. To be trained: edsr-light-lit", "organisation/name"):
         assert words in str(error.value)
     hint = str(error.value).partition("Did you mean ")[2].partition("?")[0]
-    assert hint.startswith("'rdn-liif' or '") and "'rdn-clit'" in hint, "those with weights first"
+    assert hint.startswith("'rdn-lit' or '") and "'rdn-clit'" in hint, "those with weights first"
 
 
 def test_status(monkeypatch):

@@ -7,7 +7,6 @@ import re
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,21 @@ import click
 import torch
 from tqdm import tqdm
 
-from ... import imaging
 from ...atomic import remove_stale
 from ...choice import CLEAN, name_at
-from ...errors import ImageError
 from ...geometry import Size
 from ...imaging.formats import OUTPUTS, by_suffix, output_format
-from ...model import SuperResolver
+from ...page.static import check_address
 from ...pretrained import pick_device
 from ...zoo import hub, registry
 from ...zoo.config import ModelConfig
 from ...zoo.folder import CONFIG_FILE
 from .. import threads
 from ..loading import load, precision_options
-from .memory import MemoryEstimate
+from .enlarge import Enlarging, in_rows
+from .memory import Estimate
 from .options import Colour, Scale, Shard, WidthByHeight
-from .plan import Job, Naming, Sizing, check_target, find_inputs, plan
+from .plan import Job, Naming, Sizing, find_inputs, plan
 from .report import Report
 from .workers import share_out
 
@@ -50,7 +48,7 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
     "--output",
     "out",
     metavar="FILE|FOLDER",
-    type=click.Path(readable=False, path_type=Path),
+    type=click.Path(readable=False),  # a Path would lose the slash at its end
     help="A folder, made if need be; or, for one input, a file.  [default: beside each input]",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
@@ -89,6 +87,9 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="Of JPEG and WebP; WebP at 100 is lossless.  [default: 95]"
 )
+@click.option(
+    "--iiif", metavar="URL", help="Write folders of tiles for web servers; URL is where -o will be."
+)
 @click.option("--flatten", type=Colour(), help="Lay transparent pictures on white, #202020 …")
 @click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
@@ -100,10 +101,10 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
     help="Enlarge only part R, from 0, of N: each run of N on the same inputs takes another.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
-@click.option("--dry-run", is_flag=True, help="Show names, sizes and memory, and compute nothing.")
+@click.option("--dry-run", is_flag=True, help="Show names, sizes, memory and time, and write nothing.")
 def command(
     inputs: tuple[Path, ...],
-    out: Path | None,
+    out: str | None,
     recursive: bool,
     model: str | None,
     strength: float | None,
@@ -119,6 +120,7 @@ def command(
     backend: str,
     format: str | None,
     quality: int | None,
+    iiif: str | None,
     flatten: str | None,
     suffix: str | None,
     skip_existing: bool,
@@ -151,16 +153,23 @@ def command(
     if (scale, width, height, size) == (None, None, None, None):
         scale = DEFAULT_SCALE
 
+    if iiif is not None:
+        others = {"format": format, "quality": quality, "fill": fill, "overwrite": overwrite}
+        if clash := [name for name, value in others.items() if value]:
+            raise click.UsageError(f"Give one of --iiif and --{clash[0]}.")
+        iiif = check_address(iiif)
+
     started = time.monotonic()
     _quiet()
     single = _is_single_file(inputs, out, format)
     sizing = Sizing(scale, width, height, size, "fit" if fit else "fill" if fill else "stretch")
     name = _model_name(model) if strength is None else name_at(strength)
+    place = None if out is None else Path(out)
     jobs = plan(
-        list(find_inputs(inputs, recursive, out)),
+        list(find_inputs(inputs, recursive, place)),
         name,
         sizing,
-        Naming(out, single, suffix, format),
+        Naming(place, single, suffix, format, tiled=iiif is not None),
         flatten=flatten is not None,
         skip_existing=skip_existing,
         overwrite=overwrite,
@@ -173,48 +182,18 @@ def command(
             report.finished(job)
     try:
         if dry_run:
-            _estimate(planned, model, dtype, report)
+            _estimate(planned, model, dtype, "auto" if device == "all" else device, report)
         elif planned:
             names = list(dict.fromkeys(job.model for job in planned))
-            given = {"sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite}
+            given = {
+                "sizing": sizing, "quality": quality, "flatten": flatten, "overwrite": overwrite,
+                "iiif": iiif, "out": place,
+            }  # fmt: skip
             ready = functools.partial(_ready, names, model, dtype, backend, strength, given)
             _enlarge_all(planned, _devices(device)[: len(planned)], ready, report)
     finally:  # after an interruption too, what has been done is told
         report.end()
     return int(any(job.status == "failed" for job in jobs))
-
-
-@dataclass(frozen=True)
-class Enlarging:
-    """What all pictures of a run have in common."""
-
-    models: dict[str, SuperResolver]
-    sizing: Sizing
-    quality: int | None
-    flatten: str | None
-    overwrite: bool
-
-    def __call__(self, job: Job, progress: Callable[[float], None]) -> None:
-        """Enlarge one picture from file to file."""
-        assert job.target is not None and job.format is not None
-        picture = imaging.read(job.source)
-        job.notices = [*self.sizing.notices(picture.height, picture.width), *picture.notices]
-        job.place(self.sizing, picture.height, picture.width)  # an orientation may show only in decoding
-        assert job.output_size is not None
-        if self.flatten is not None:
-            picture = imaging.flattened(picture, self.flatten)
-        imaging.check_output(job.format, job.output_size, alpha=picture.alpha is not None, bits=picture.bits)
-        if job.output_size != job.input_size or job.box is not None:  # ×1 is the picture as it is
-            model = self.models[job.model]
-            picture = model.upscale(picture, size=job.output_size, box=job.box, progress=progress)
-        try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(
-                f"cannot make the folder {job.target.parent}: {error.strerror}; give another -o."
-            ) from error
-        check_target(job.target, self.overwrite)  # it may have come into being since the plan
-        job.notices += imaging.write(picture, job.target, job.format, self.quality)
 
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} Mpx [{elapsed}<{remaining}]"
@@ -263,8 +242,13 @@ def _enlarge_all(
     done = dict.fromkeys(megapixels, 0.0)
     # disable=None: no bar where nobody watches
     with tqdm(
-        total=sum(megapixels.values()), unit="Mpx", disable=None, bar_format=_BAR, dynamic_ncols=True
-    ) as bar:
+        total=sum(megapixels.values()),
+        unit="Mpx",
+        disable=None,
+        bar_format=_BAR,
+        dynamic_ncols=True,
+        smoothing=0,
+    ) as bar:  # fmt: skip
 
         def progress(job: Job, fraction: float) -> None:
             bar.set_description(job.source.name[:30], refresh=False)
@@ -285,7 +269,7 @@ def _enlarge_all(
             finished(job)
 
 
-def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | None) -> bool:
+def _is_single_file(inputs: tuple[Path, ...], out: str | None, format: str | None) -> bool:
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
     folders = [path for path in inputs if os.path.isdir(path)]
     if out is None:
@@ -297,18 +281,20 @@ def _is_single_file(inputs: tuple[Path, ...], out: Path | None, format: str | No
             raise click.UsageError(
                 f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
             )
-    if os.path.isdir(out) or str(out).endswith(("/", "\\")):
+    if os.path.isdir(out) or out.endswith(("/", os.sep)):
         return False
     form = by_suffix(out)
     several = folders or len(inputs) > 1
     if form is None and os.path.lexists(out):
         raise click.UsageError(f"-o {out} is a file that is no picture: give a folder.")
-    if form is None and (several or not out.suffix):
+    if form is None and (several or not Path(out).suffix):
         return False
     if form is None or form.output is None:
         as_folder = f"; for a folder give {out}/" if form is None else ""
         known = ", ".join(OUTPUTS)
-        raise click.UsageError(f"cannot write {out.suffix.lower()}: the formats are {known}{as_folder}.")
+        raise click.UsageError(
+            f"cannot write {Path(out).suffix.lower()}: the formats are {known}{as_folder}."
+        )
     if several:
         raise click.UsageError(f"-o {out} is one file, and there are several inputs: give a folder.")
     if format is not None and output_format(format) is not form:
@@ -333,7 +319,7 @@ def _model_name(model: str | None) -> str | None:
     return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def _estimate(jobs: list[Job], model: str | None, dtype: str | None, report: Report) -> None:
+def _estimate(jobs: list[Job], model: str | None, dtype: str | None, device: str, report: Report) -> None:
     """Fill in what each job would take; nothing is downloaded for it."""
     model = model or CLEAN  # the others that may be chosen are as large
     config = None
@@ -343,8 +329,15 @@ def _estimate(jobs: list[Job], model: str | None, dtype: str | None, report: Rep
             hub.resolve(model)  # raises, saying what to do
     elif os.path.isdir(Path(model).expanduser()):
         config = ModelConfig.from_json(hub.resolve(model).config_path)
-    memory = MemoryEstimate(config, dtype or "float32") if config is not None else None
+    if config is None:
+        for job in jobs:
+            report.finished(job)
+        return
+    threads.use_free_cores()
+    estimate = Estimate(config, getattr(torch, dtype or "float32"), pick_device(device.split(",")[0]))
     for job in jobs:
-        if memory is not None and job.input_size and job.output_size:
-            job.memory_bytes = memory(job.input_size, job.output_size)
+        if job.input_size and job.output_size:
+            sizes = (job.input_size, job.output_size, job.box, job.pixel_bytes)
+            job.memory_bytes = estimate.memory(*sizes, in_rows=in_rows(job))
+            job.forecast_seconds = round(estimate.seconds(*sizes), 1)
         report.finished(job)

@@ -1,54 +1,119 @@
-"""How much memory an enlargement takes, before it is tried: counted on tensors that hold no values."""
+"""How much memory and time an enlargement takes, before it is tried: counted, and timed on a small sample."""
 
+import os
 import weakref
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ...geometry import Size
+from ...decoders import bands
+from ...geometry import Box, Pixels, Size
 from ...model import SuperResolver
+from ...pace import Work, sample
+from ...tiles import BAND_BYTES, CHUNK_PIXELS, Layout, work
 from ...zoo.config import ModelConfig
 from ...zoo.skeleton import parameters
 
-# A process with the library loaded and warmed up, measured on Linux with a CPU build of torch (0.59–0.66 GB).
-PROCESS_BYTES = 620_000_000
+PROCESS_BYTES = 600_000_000
+"""The library loaded and warmed up, measured on Linux with a CPU build of torch."""
 
-# What the decoder's bands take beside the maps: they are cut to a budget, whatever the picture's size.
-DECODER_BYTES = 100_000_000
+TIMM_BYTES = {"swinir": 220_000_000}
+"""What timm, which this encoder needs, adds to it."""
 
-# Input and output pixels exist as float32 colour three times over (the picture, normalised, the result of the
-# last sum), and the encoded picture comes on top.
-PICTURE_BYTES = 3 * 12 + 4
+HEAP, HEAP_SHARE = {"edsr": 1.3, "rdn": 1.1, "swinir": 1.9}, 1.3
+"""What the process grows by for each byte that an encoder's tensors hold at once, and another's: measured at
+192 to 400 pixels a side. Between blocks in use the allocator keeps some that fit nothing."""
+
+DECODER_BYTES = 30_000_000
+"""What a decoder's tiles take beside its maps and colours."""
+
+WRITING = 2.4
+"""An output's copies while it is written from memory: its samples, those of its coder, the file."""
 
 SAMPLE_SIDE = 96  # of the picture that is counted: networks of maps need as much for each further pixel
 
 
-class MemoryEstimate:
-    """Peak memory in bytes of enlarging one picture, in any model.
+class Estimate:
+    """Peak memory and time of enlarging pictures with one model, in its whole process.
 
-    The model is built and its ``encode`` is run on the device meta, where tensors have a size and no values.
-    On a GPU it is the sum of both sides' memory. Float32 channels that ``encode`` holds for each input pixel,
-    counted and measured on a CPU: edsr-light-lit 259 and 262, edsr-lit 323 and 324, swinir-lit 1,674 and
-    1,829, rdn-lit 2,243 and 3,475 (of 256×256: the allocator keeps large blocks beside the live ones).
+    The model's ``encode`` is run on the device meta, where tensors have a size and no values; one with random
+    weights is timed on a small sample. On a GPU memory is the sum of both sides'.
+
+    Args:
+        config: the model's.
+        dtype: in which it computes.
+        device: on which.
     """
 
-    def __init__(self, config: ModelConfig, dtype: str):
-        precision = getattr(torch, dtype)
-        self._model = parameters(config) * precision.itemsize
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: str | torch.device = "cpu"):
+        self._config, self._dtype, self._device = config, dtype, device
         with torch.device("meta"), torch.inference_mode():
-            model = SuperResolver(config, backend="torch").to(precision).eval()
+            meta = SuperResolver(config, backend="torch").to(dtype).eval()
             image = torch.empty(1, 3, SAMPLE_SIDE, SAMPLE_SIDE)
             with _PeakBytes() as counted:
-                model.encode(image)
-        self._pixel = counted.peak / SAMPLE_SIDE**2
+                prepared = meta.encode(image).prepared
+        self._encoder, self._decoder = meta.encoder, meta.decoder
+        name = config.encoder["name"]
+        self._process = PROCESS_BYTES + TIMM_BYTES.get(name, 0) + parameters(config) * dtype.itemsize
+        self._pixel = counted.peak / SAMPLE_SIDE**2 * HEAP.get(name, HEAP_SHARE)
+        tensors = [leaf for leaf in tree_leaves(prepared) if isinstance(leaf, torch.Tensor)]
+        self._held = sum(tensor.untyped_storage().nbytes() for tensor in tensors) / SAMPLE_SIDE**2
+        self._rates: dict[tuple[float, float], Work] = {}
 
-    def __call__(self, size: Size, target: Size) -> int:
-        """Bytes for an (h, w) picture that becomes (H, W)."""
-        pixels, output = size[0] * size[1], target[0] * target[1]
-        maps = pixels * (self._pixel + PICTURE_BYTES)
-        return round(PROCESS_BYTES + DECODER_BYTES + self._model + maps + output * PICTURE_BYTES)
+    def memory(self, size: Size, target: Size, box: Box | None, pixel_bytes: int, in_rows: bool) -> int:
+        """Bytes for an (h, w) picture that becomes (H, W), the library's own among them.
+
+        Args:
+            size, target: of the picture and of the output.
+            box: the part of the picture that is shown.
+            pixel_bytes: of a stored pixel.
+            in_rows: the output is written row by row.
+        """
+        where, layout = Pixels.window(*size, box, size=target), Layout(self._encoder, self._decoder, size)
+        parts = [(band, *tile) for band, tiles in layout.rows(where, pixel_bytes) for tile in tiles]
+        encoded = max(tile.encoded for _, _, tile in parts)
+        decoded = max((band.stop - band.start) * (cols.stop - cols.start) for band, cols, _ in parts)
+        samples, output = (side[0] * side[1] * pixel_bytes for side in (size, target))
+        held = encoded * self._held
+        colors = 2 * 12 * min(CHUNK_PIXELS, decoded)
+        decode = held + min(bands.BAND_BYTES, bands.COPIES * held) + DECODER_BYTES + colors
+        out = min(BAND_BYTES, output) if in_rows else output
+        computing = samples + out + max(encoded * self._pixel, decode)
+        return round(self._process + max(computing, 7 / 3 * samples, 0 if in_rows else WRITING * output))
+
+    def seconds(self, size: Size, target: Size, box: Box | None, pixel_bytes: int) -> float:
+        """The time it takes on this machine as it is now, but for reading and writing."""
+        where, layout = Pixels.window(*size, box, size=target), Layout(self._encoder, self._decoder, size)
+        scales = (round(where.rows.scale(size[0]), 1), round(where.cols.scale(size[1]), 1))
+        if scales not in self._rates:
+            model = SuperResolver(self._config).eval().to(self._device, self._dtype)
+            self._rates[scales], _ = sample(model, where, size)
+        return work(layout, where, pixel_bytes).seconds(self._rates[scales])
+
+
+def free_bytes() -> int | None:
+    """Memory that this process can still have; None where the system does not say."""
+    found = []
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
+    with suppress(OSError, ValueError, IndexError):
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text() for name in ("memory.max", "memory.current"))
+        cached = (group / "memory.stat").read_text().split("inactive_file ")[1].split()[0]
+        found.append(int(limit) - int(used) + int(cached))
+    return min(found, default=None)
+
+
+def resident_bytes() -> int:
+    """What this process holds already; 0 where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 class _PeakBytes(TorchDispatchMode):

@@ -83,13 +83,14 @@ class Naming:
     """Where outputs go and what they are called.
 
     out: a folder, or a file if ``single``, or None for beside each input. suffix replaces
-    ``_x{scale}_{model}``.
+    ``_x{scale}_{model}``. tiled: each output is a folder of tiles.
     """
 
     out: Path | None
     single: bool
     suffix: str | None = None
     format: str | None = None
+    tiled: bool = False
 
     def form(self, input_format: str) -> Format:
         """The output format: as asked, else by the output file's suffix, else the input's, else PNG."""
@@ -102,12 +103,12 @@ class Naming:
     def folder(self, item: "Input") -> Path:
         return item.path.parent if self.out is None else self.out / item.below
 
-    def target(self, item: "Input", label: str, model: str, form: Format) -> Path:
+    def target(self, item: "Input", label: str, model: str, ending: str) -> Path:
         if self.single and self.out is not None:
             return self.out
         model = re.sub(r"[^A-Za-z0-9._-]+", "-", model)
         suffix = f"_{label}_{model}" if self.suffix is None else self.suffix
-        return self.folder(item) / f"{item.path.stem}{suffix}{form.suffixes[0]}"
+        return self.folder(item) / f"{item.path.stem}{suffix}{ending}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ class Job:
     reason: str | None = None  # why it failed or was skipped
     notices: list[str] = field(default_factory=list)
     seconds: float | None = None
+    pixel_bytes: int = 3  # of a stored pixel
     memory_bytes: int | None = None
+    forecast_seconds: float | None = None
 
     def place(self, sizing: Sizing, h: int, w: int) -> None:
         """Settle its sizes."""
@@ -164,7 +167,10 @@ class Job:
     def _explained(self, error: Exception) -> str:
         if is_out_of_memory(error):
             height, width = self.output_size or (0, 0)
-            return f"not enough memory for {width}×{height}; take a smaller scale, or another --device."
+            return (
+                f"not enough memory for {width}×{height}; take a light model, close other programs, or give "
+                "another --device."
+            )
         if isinstance(error, OSError) and error.strerror:
             return f"{error.filename or self.source} cannot be used ({error.strerror})."
         first = next(iter(str(error).strip().splitlines()), "")
@@ -295,14 +301,20 @@ def _of_shard(
 
 def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool) -> None:
     header = probe(item.path)
-    job.place(sizing, header.height, header.width)
+    size = (header.height, header.width)
+    job.place(sizing, *size)
+    job.pixel_bytes = ((1 if header.gray else 3) + header.alpha) * header.bits // 8
     assert job.output_size is not None
+    job.notices, label = sizing.notices(*size), sizing.label(*size)
+    if naming.tiled:
+        job.format, job.target = "iiif", naming.target(item, label, job.model, "")
+        return
     form = naming.form(header.format)
     job.format = form.name
-    job.notices = sizing.notices(header.height, header.width) + check_output(
+    job.notices += check_output(
         form.name, job.output_size, alpha=header.alpha, bits=header.bits, flatten=flatten
     )
-    job.target = naming.target(item, sizing.label(header.height, header.width), job.model, form)
+    job.target = naming.target(item, label, job.model, form.suffixes[0])
 
 
 def check_target(target: Path, overwrite: bool, skip_existing: bool = False) -> None:
@@ -316,7 +328,7 @@ def check_target(target: Path, overwrite: bool, skip_existing: bool = False) -> 
         raise ImageError(
             f"its output {target} cannot be made ({error.strerror}); give another -o."
         ) from error
-    if os.path.isdir(target):
+    if os.path.isdir(target) and not (skip_existing and os.path.isfile(target / "info.json")):
         raise ImageError(f"its output {target} is a folder; give another -o.")
     if not overwrite and not skip_existing:
         raise ImageError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it.")

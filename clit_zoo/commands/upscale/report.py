@@ -53,8 +53,14 @@ def _line(job: Job) -> str:
     if job.seconds is not None:
         end += f" ({job.seconds:.1f} s)"
     elif job.memory_bytes is not None:
-        end += f", about {job.memory_bytes / 1e9:.1f} GB of memory"
+        end += f", about {job.memory_bytes / 1e9:.1f} GB of memory and {_duration(job.forecast_seconds or 0)}"
     return f"{job.source} {w}×{h} -> {job.target} {width}×{height}{end}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _record(job: Job) -> dict[str, Any]:
@@ -69,6 +75,7 @@ def _record(job: Job) -> dict[str, Any]:
         "input_size": job.input_size and job.input_size[::-1],  # width and height, as in all that is printed
         "output_size": job.output_size and job.output_size[::-1],
         "memory_bytes": job.memory_bytes,
+        "forecast_seconds": job.forecast_seconds,
         "seconds": job.seconds,
         "notices": job.notices,
     }

@@ -28,7 +28,8 @@ F64 = {"upcast": torch.float64}
 def tile(request, monkeypatch):
     """From one pixel a tile to all of them."""
     if request.param is not None:
-        monkeypatch.setattr(plain, "TILE_BYTES", request.param)
+        for name in ("TILE_BYTES", "MOST_BYTES", "U_BYTES"):
+            monkeypatch.setattr(plain, name, request.param)
 
 
 def arguments(name, channels=8, heads=2, radius=1, dtype=torch.float32):

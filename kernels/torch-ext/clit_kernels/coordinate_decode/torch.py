@@ -68,19 +68,23 @@ def hidden_hoisted(weights: Tensor, v: Tensor, mlp: MLP, buffer: Tensor | None =
     no gradient is asked for."""
     batch, hp, wp, heads, area, slots = weights.shape
     pixels = batch * hp * wp
-    values = v.flatten(3, 4).unflatten(-1, (heads, -1)).transpose(3, 4)
-    values = values.reshape(pixels, heads * area, -1).transpose(0, 1)
+    values = v.unflatten(-1, (heads, -1)).reshape(pixels, area, heads, -1)
     weights = weights.reshape(pixels, heads * area, slots).transpose(1, 2)
     if weights.dtype != v.dtype:  # slot by slot: oneDNN's bfloat16 product reads it twice as fast
         weights = weights.to(v.dtype, memory_format=torch.contiguous_format)
+
+    def blocks(here: slice) -> Tensor:
+        """The values (H*K*K, pixels, c), side by side for each block's product: twice as fast in bfloat16."""
+        return values[here].permute(2, 1, 0, 3).reshape(heads * area, -1, values.shape[-1])
+
     if buffer is None:
-        return torch.bmm(weights, torch.bmm(values, mlp.hoisted).transpose(0, 1))
+        return torch.bmm(weights, torch.bmm(blocks(slice(None)), mlp.hoisted).transpose(0, 1))
     hidden = v.new_empty(pixels, slots, buffer.shape[-1])
     step = math.ceil(pixels / math.ceil(pixels / buffer.shape[0]))
     for start in range(0, pixels, step):
         here = slice(start, min(start + step, pixels))
         u = buffer[: here.stop - start]  # all of a pixel's U side by side: 1.3 times faster to read
-        torch.bmm(values[:, here], mlp.hoisted, out=u.transpose(0, 1))
+        torch.bmm(blocks(here), mlp.hoisted, out=u.transpose(0, 1))
         torch.bmm(weights[here], u, out=hidden[here])
     return hidden
 
@@ -95,23 +99,33 @@ def finish(hidden: Tensor, mlp: MLP) -> Tensor:
     """The MLP after its first product: hidden (B, ..., D) -> (B, ..., out)."""
     constant = mlp.constant.to(hidden.dtype)
     constant = constant.reshape(constant.shape[0], *[1] * (hidden.dim() - 2), -1)
-    tracked = hidden.requires_grad or constant.requires_grad
-    x, last = hidden + constant if tracked else hidden.add_(constant), len(mlp.weights) - 1
+    last = len(mlp.weights) - 1
+    if torch.is_grad_enabled():
+        x = hidden + constant
+        for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
+            x = F.linear(F.gelu(x), weight, bias.to(x.dtype))
+        return x
+    x = hidden.add_(constant)
     if mlp.weights:
-        x = F.gelu(x) if tracked else torch.ops.aten.gelu_(x)
+        torch.ops.aten.gelu_(x)
     for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
         x = _layer(x, weight, bias.to(x.dtype), gelu=i < last)
     return x
 
 
 def _layer(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool) -> Tensor:
-    """One layer of the MLP. In bfloat16 on a CPU oneDNN applies the GELU while a result is in registers, in
-    half the time; in float32 the two are as fast."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.bfloat16 or not _has_onednn():
-        x = F.linear(x, weight, bias)
-        return F.gelu(x) if gelu else x
-    words: tuple[str, str | None] = ("gelu", "none") if gelu else ("none", None)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, words[0], [], words[1])
+    """One layer of the MLP, where no gradient is asked for.
+
+    Product and bias at once took half as long again in float32 on a CPU, as torch writes the bias out for
+    every row first. In bfloat16 oneDNN adds it, and applies the GELU, while a result is in registers: 1.6
+    times faster.
+    """
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and _has_onednn():
+        words: tuple[str, str | None] = ("gelu", "none") if gelu else ("none", None)
+        fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, words[0], [], words[1])
+        return fused
+    x = F.linear(x, weight).add_(bias)
+    return torch.ops.aten.gelu_(x) if gelu else x
 
 
 @cache

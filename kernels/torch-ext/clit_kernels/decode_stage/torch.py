@@ -1,8 +1,8 @@
 """One stage of CLIT in tiles of feature pixels: attention, hoisted first layer and MLP in cache.
 
 Without gradients a grid is walked tile by tile, so that no K*K-wide intermediate outlives its tile and U
-(H*K*K*D numbers for each feature pixel, 400 kB in the published size) is written to and read from one buffer
-that all tiles share. With gradients, and for rasters and points, the two ops run one after the other.
+(H*K*K*D numbers for each feature pixel, 400 kB in the published size) is written to and read from one small
+buffer that all tiles share. With gradients, and for rasters and points, the two ops run one after the other.
 """
 
 import math
@@ -32,17 +32,19 @@ from ..orders import takes_hoisted
 from ..queries import Grid, Points, Raster
 from ..tile_threads import run_tiles
 
-TILE_BYTES = 4 << 20
+TILE_BYTES = 2 << 20
+"""Working set of one tile, without U: what one core's cache holds, as torch's products of small matrices are
+1.5 to 2.5 times faster there."""
+
+MOST_BYTES = 16 << 20
+"""A tile is larger, up to this, where U's product would have few rows for the weights that it reads."""
+
 U_BYTES = 1 << 20
-"""Working set of one tile.
+"""U of the pixels that are computed at once, within a tile."""
 
-Small tiles pay per call and give the products few rows; large ones leave the cache. One thread, paper's size
-x4 at 40 x 40 / light model x4 at 128 x 128: 1 MiB 2.6 / 0.50 s, 4 MiB 0.88 / 0.49 s, 8 MiB 0.72 / 0.49 s,
-16 MiB 0.61 / 0.48 s, 48 MiB 0.63 / 0.53 s.
-"""
-
-MAX_SLOTS = 4096
-"""Queries of one feature pixel decoded at once (x64); more would make a tile of one pixel too large."""
+MAX_SLOTS = 1024
+"""Queries of one feature pixel decoded at once (x32); more would make a tile of one pixel, and the tables of
+the columns' bias, too large."""
 
 
 @no_autocast
@@ -122,8 +124,10 @@ def _decode_grid(call: StageCall, grid: Grid, order: str | None) -> Tensor:
     per_pixel = my * mx * (2 * stage.heads * stage.area + 2 * width)
     if not hoist:
         per_pixel += my * mx * channels * stage.area  # the scaled values
-    u_pixels = max(1, U_BYTES // (stage.heads * stage.area * width * v.element_size()))
-    pixels = max(1, TILE_BYTES // (per_pixel * v.element_size() * batch))
+    least = channels // stage.heads if hoist else 1  # so many pixels' U is as large as the weights
+    u_pixels = max(least, U_BYTES // (stage.heads * stage.area * width * v.element_size()))
+    fitting, most = (n // (per_pixel * v.element_size() * batch) for n in (TILE_BYTES, MOST_BYTES))
+    pixels = max(1, min(least, most), fitting)
     tile_w = _even(wp, pixels)
     tile_h = _even(hp, max(1, pixels // tile_w))
 

@@ -1,0 +1,1 @@
+"""What ``clit-zoo serve`` shows: pictures, each part of them decoded for the scale one looks at."""

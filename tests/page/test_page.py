@@ -1,0 +1,308 @@
+"""The page's server over a real connection: what a person's browser and other programs get."""
+
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from clit_zoo.errors import ImageError
+from clit_zoo.page import app as page_app
+from clit_zoo.page import pictures as page_pictures
+from clit_zoo.page import saves as page_saves
+
+
+@pytest.mark.parametrize("scale", [2, 3.7, 8])
+def test_a_tile_is_the_crop_of_the_whole_to_the_bit(client, tiny, noise, scale):
+    array = noise(37, 41)
+    id = client.opened(array)
+    whole = tiny.upscale(array, scale)
+    height, width = whole.shape[:2]
+    base = f"/iiif/tiny-clit/{id}"
+    for left, top, right, bottom in [
+        (0, 0, 64, 64),
+        (11, 7, 75, 71),
+        (width - 19, height - 5, width, height),
+    ]:
+        part = client.get(f"{base}@{scale}/{left},{top},{right - left},{bottom - top}/max/0/default.tif")
+        assert part.status == 200, part.body
+        assert np.array_equal(tifffile.imread(io.BytesIO(part.body)), whole[top:bottom, left:right])
+        # the same without a canvas: a region in percent, and its size
+        place = (100 * left / width, 100 * top / height, 100 * (right - left) / width)
+        percent = ",".join(f"{share:.15f}" for share in (*place, 100 * (bottom - top) / height))
+        part = client.get(f"{base}/pct:{percent}/^{right - left},{bottom - top}/0/default.tif")
+        assert part.status == 200, part.body
+        assert np.array_equal(tifffile.imread(io.BytesIO(part.body)), whole[top:bottom, left:right])
+
+
+def test_info_and_what_the_standard_wants_of_a_server(client, noise):
+    id = client.opened(noise())
+    base = f"/iiif/tiny-clit/{id}"
+    moved = client.get(base)
+    assert moved.status == 303 and moved.headers["Location"].endswith(f"{base}/info.json")
+    found = client.get(f"{base}/info.json")
+    assert found.body["id"] == f"http://127.0.0.1:{client.port}{base}"
+    assert (found.body["width"], found.body["height"], found.body["profile"]) == (30, 20, "level2")
+    assert found.headers["Access-Control-Allow-Origin"] == "*"
+    linked = client.get(f"{base}/info.json", Accept="application/ld+json")
+    assert linked.headers["Content-Type"].startswith("application/ld+json")
+    larger = client.get(f"{base}@2.5/info.json").body
+    assert (larger["width"], larger["height"]) == (75, 50) and larger["id"].endswith("@2.5")
+    for address, status in [
+        (f"/iiif/nothing/{id}/info.json", 404),
+        ("/iiif/tiny-clit/00/info.json", 404),
+        (f"{base}/full/max/0/default.gif", 400),
+        (f"{base}/full/max/45/default.png", 501),
+        (f"{base}/full/31,/0/default.png", 400),
+        (f"{base}/full/max/0", 404),
+    ]:
+        answer = client.get(address)
+        assert answer.status == status and answer.body["error"], address
+
+
+def test_the_kinds_of_answers(client, noise):
+    id = client.opened(noise())
+    for form, name in [("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("tif", "TIFF")]:
+        answer = client.get(f"/iiif/bicubic/{id}/2,3,10,8/^25,/90/color.{form}")
+        assert answer.headers["Content-Type"] == f"image/{name.lower()}"
+        if form != "tif":
+            with Image.open(io.BytesIO(answer.body)) as image:
+                assert (image.format, image.size) == (name, (20, 25))
+
+
+def test_an_upload_is_told_and_encoded_with_progress(client, png):
+    answer = client.upload(png(31, 45, dpi=(300, 300)), "über/ein\x00 Bild.png")
+    assert answer.status == 201
+    told = answer.body
+    assert (told["name"], told["width"], told["height"], told["bits"]) == ("ein Bild.png", 45, 31, 8)
+    assert told["model"] == "tiny-clit" and told["closed"] == [] and told["encoded"] == {}
+    assert client("POST", f"/api/pictures/{told['id']}/encode").status == 202
+    path = f"/api/pictures/{told['id']}"
+    assert client.wait(path, lambda one: one["encoded"].get("tiny-clit") == 1)["id"] == told["id"]
+    # the same file again is the same picture
+    assert client.upload(png(31, 45, dpi=(300, 300)), "copy.png").body["id"] == told["id"]
+    assert told["id"] in [one["id"] for one in client.get("/api/pictures").body["pictures"]]
+    assert client("DELETE", path).status == 204
+    assert client.get(path).status == 404
+    assert client.get(f"/iiif/tiny-clit/{told['id']}/full/max/0/default.png").status == 404
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("png", "png"), ("tiff", "tif"), ("webp", "webp"), ("jpeg", "jpg")]
+)
+def test_saved_whole_with_its_metadata(client, tiny, png, form, suffix):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    data = png(20, 30, exif=exif, dpi=(300, 300))
+    id = client.upload(data, "photo.png").body["id"]
+    wish = {"model": "tiny-clit", "scale": 3.7, "format": form, "quality": 100}
+    started = client("POST", f"/api/pictures/{id}/saves", json.dumps(wish))
+    assert started.status == 202, started.body
+    path = f"/api/saves/{started.body['id']}"
+    done = client.wait(path, lambda one: one["state"] in ("done", "failed"))
+    assert (done["state"], done["progress"], done["name"]) == ("done", 1, f"photo_x3.7_tiny-clit.{suffix}")
+    file = client("GET", f"{path}/file", raw=True)
+    assert f"photo_x3.7_tiny-clit.{suffix}" in file.headers["Content-Disposition"]
+    wanted = np.asarray(tiny.upscale(Image.open(io.BytesIO(data)), 3.7))
+    with Image.open(io.BytesIO(file.body)) as image:
+        found = np.asarray(image)
+        assert image.getexif()[0x010F] == "a camera"
+        assert form == "webp" or image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    assert found.shape == wanted.shape
+    assert np.array_equal(found, wanted) if form != "jpeg" else np.abs(found - wanted.astype(int)).mean() < 3
+    assert client("DELETE", path).status == 204 and client.get(path).status == 404
+
+
+def test_a_part_saved_is_the_crop(client, tiny, noise):
+    array = noise(20, 30)
+    id = client.opened(array)
+    wish = {"scale": 2.5, "box": [3.3, 2.2, 20, 18.9], "format": "tiff"}
+    path = f"/api/saves/{client('POST', f'/api/pictures/{id}/saves', json.dumps(wish)).body['id']}"
+    client.wait(path, lambda one: one["state"] == "done")
+    found = tifffile.imread(io.BytesIO(client("GET", f"{path}/file", raw=True).body))
+    assert np.array_equal(found, tiny.upscale(array, 2.5, box=(3.3, 2.2, 20, 18.9)))
+    for wish, size in [
+        ({"width": 90}, (60, 90)), ({"height": 33, "box": [0, 0, 10, 20]}, (33, 16)),
+        ({"width": 31, "height": 77}, (77, 31)), ({"scale": 0.5, "model": "bicubic"}, (10, 15)),
+    ]:  # fmt: skip
+        answer = client("POST", f"/api/pictures/{id}/saves", json.dumps(wish))
+        assert (answer.body["height"], answer.body["width"]) == size
+        client("DELETE", f"/api/saves/{answer.body['id']}")
+
+
+def test_transparency_goes_on_white_in_a_jpeg(client, noise):
+    array = noise(8, 9, 4, np.uint8)
+    array[..., 3] = 0
+    id = client.opened(array, photometric="rgb", extrasamples=["unassalpha"])
+    answer = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 2, "format": "jpeg"}))
+    path = f"/api/saves/{answer.body['id']}"
+    done = client.wait(path, lambda one: one["state"] == "done")
+    assert "transparency was laid on white" in done["notices"]
+    with Image.open(io.BytesIO(client("GET", f"{path}/file", raw=True).body)) as image:
+        assert np.asarray(image).min() > 250
+
+
+def test_a_save_is_cancelled_between_its_rows(start, noise, monkeypatch):
+    served = start()
+    client = served.client
+    monkeypatch.setattr("clit_zoo.page.pixels.STEP_PIXELS", 200)
+    id = client.opened(noise(40, 50, seed=3))
+    answer = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 40}))
+    path = f"/api/saves/{answer.body['id']}"
+    assert client.get(f"{path}/file").status == 409
+    client.wait(path, lambda one: one["progress"] > 0)
+    assert client("DELETE", path).status == 204
+    client.wait("/api/status", lambda status: status["waiting"] == 0)
+    assert not list(served.page.folder.iterdir())
+    assert all(opened.saves == 0 for opened in served.pictures)
+
+
+def test_tiles_come_while_a_picture_is_saved(client, noise, monkeypatch):
+    monkeypatch.setattr("clit_zoo.page.pixels.STEP_PIXELS", 2000)
+    id = client.opened(noise(40, 50, seed=4))
+    path = f"/api/saves/{client('POST', f'/api/pictures/{id}/saves', json.dumps({'scale': 25})).body['id']}"
+    client.wait(path, lambda one: one["progress"] > 0)
+    for left in range(0, 30, 10):
+        assert client.get(f"/iiif/tiny-clit/{id}/{left},0,5,5/^20,20/0/default.png").status == 200
+    assert client.get(path).body["state"] == "working"
+    client("DELETE", path)
+
+
+def test_where_it_looks(client, tiny, noise):
+    array = noise(20, 30)
+    id = client.opened(array)
+    told = client.get(f"/api/pictures/{id}/attention?x=11.3&y=7.8&scale=9").body
+    wanted = tiny.open(array).attention(11.3, 7.8, 9)
+    assert len(told["stages"]) == len(wanted) == 2
+    for stage, glance in zip(told["stages"], wanted, strict=True):
+        assert stage["box"] == pytest.approx(glance.box)
+        torch.testing.assert_close(torch.tensor(stage["heads"]), glance.weights)
+    for query, status in [
+        ("x=a&y=1", 400),
+        ("x=31&y=1", 422),
+        ("x=1&y=1&model=bicubic", 400),
+        ("x=nan&y=1", 422),
+    ]:
+        answer = client.get(f"/api/pictures/{id}/attention?{query}")
+        assert answer.status == status and answer.body["error"]
+
+
+def test_the_thirteenth_picture_closes_the_oldest_idle_one(start, png, monkeypatch):
+    monkeypatch.setattr(page_pictures, "MAX_PICTURES", 3)
+    client = start().client
+    ids = [client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(3)]
+    client.get(f"/api/pictures/{ids[0]}")  # looked at
+    saving = client("POST", f"/api/pictures/{ids[1]}/saves", json.dumps({"scale": 200})).body
+    told = client.upload(png(seed=3), "3.png").body
+    assert told["closed"] == ["2.png"]
+    answer = client.get(f"/iiif/tiny-clit/{ids[2]}/full/max/0/default.png")
+    assert answer.status == 404 and "closed to make room" in answer.body["error"]
+    assert client.upload(png(seed=4), "4.png").body["closed"] == ["0.png"]
+    client("DELETE", f"/api/saves/{saving['id']}")
+    monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
+    assert len(client.upload(png(seed=5), "5.png").body["closed"]) == 2
+
+
+def test_views_are_held_within_bytes(start, noise, monkeypatch):
+    served = start()
+    client = served.client
+    ids = [client.opened(noise(seed=seed)) for seed in range(3)]
+    for id in ids:
+        assert client.get(f"/iiif/tiny-clit/{id}/full/^60,/0/default.png").status == 200
+    assert len(served.page.views._shown) == 3
+    monkeypatch.setattr(page_pictures, "MAX_ENCODED_BYTES", served.page.views.nbytes // 3)
+    client.get(f"/iiif/tiny-clit/{ids[1]}/full/^61,/0/default.png")
+    assert list(served.page.views._shown) == [(ids[1], "tiny-clit")]
+
+
+def test_a_client_that_leaves_frees_the_worker(served, client, noise, monkeypatch):
+    import socket
+
+    monkeypatch.setattr("clit_zoo.page.pixels.STEP_PIXELS", 200)
+    id = client.opened(noise(40, 50, seed=5))
+    client.get(f"/iiif/tiny-clit/{id}/0,0,2,2/^9,/0/default.png")
+    sockets = []
+    for size in range(1900, 1920):
+        sockets.append(socket.create_connection(("127.0.0.1", client.port)))
+        address = f"/iiif/tiny-clit/{id}/full/^{size},/0/default.png"
+        sockets[-1].sendall(f"GET {address} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    client.wait("/api/status", lambda status: status["waiting"] >= 19)
+    for one in sockets:
+        one.close()
+    client.wait("/api/status", lambda status: status["waiting"] == 0)
+    assert not served.page.answers._under_way
+
+
+def test_the_example_and_the_models(client):
+    told = client("POST", "/api/example").body
+    assert (told["width"], told["height"]) == (512, 512)
+    models = {model["name"]: model for model in client.get("/api/models").body["models"]}
+    assert models["tiny-clit"]["attention"] and not models["bicubic"]["attention"]
+    assert "edsr-light-lit" in models
+
+
+def test_every_route_is_described(served, client):
+    described = client.get("/api/openapi.json").body
+    assert described["openapi"].startswith("3.1")
+    routes = {
+        (route.path, method.lower())
+        for route in served.app.routes
+        for method in getattr(route, "methods", None) or ()
+        if method != "HEAD"
+    }
+    paths = {
+        (path, method)
+        for path, item in described["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    assert routes == paths
+
+
+def test_the_viewer_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.status == 200 and "default-src 'none'" in page.headers["Content-Security-Policy"]
+    files = sorted(path.name for path in (page_app.HERE / "viewer").iterdir())
+    for name in files:
+        answer = client("GET", f"/{name}", raw=True)
+        assert answer.status == 200
+        if not name.endswith(".webp"):
+            assert "://" not in answer.body.decode().replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_save_that_cannot_be_written(client, noise, monkeypatch):
+    def full(*_):
+        raise ImageError("cannot write: no space left")
+
+    monkeypatch.setattr(page_saves.imaging, "write", full)
+    id = client.opened(noise())
+    path = f"/api/saves/{client('POST', f'/api/pictures/{id}/saves', json.dumps({'scale': 2})).body['id']}"
+    failed = client.wait(path, lambda one: one["state"] == "failed")
+    assert "no space left" in failed["notices"][0]
+
+
+def test_four_viewers_at_once(client, noise):
+    """Each gets every tile it asks for, and none waits for all of the others'."""
+    id = client.opened(noise(40, 50, seed=6))
+    slowest = []
+
+    def view(name):
+        for i in range(6):
+            began = time.monotonic()
+            tile = client.get(
+                f"/iiif/tiny-clit/{id}/{i},{name},9,9/^6{name},/0/default.png", **{"X-Viewer": f"v{name}"}
+            )
+            assert tile.status == 200
+            slowest.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=view, args=[n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(slowest) == 24
