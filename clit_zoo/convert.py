@@ -9,7 +9,7 @@ understood is refused: it could mean a model that computes something else.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,19 +126,37 @@ def _stage(args: dict[str, Any]) -> dict[str, Any]:
     require(args, "args", is_cell=True, local_attn=True)
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "relu"}})
     require(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
-    _, position = spec(args["pb_spec"], "args.pb_spec", {"posenc": _POSITION})
-    # hidden_dims, gamma and gauss_scale belong to other encodings; head is replaced by the model's.
-    require(
-        position,
-        "args.pb_spec.args",
-        posenc_type="sinusoid",
-        complex_transform=False,
-        posenc_scale=10,
-        in_dims=2,
-        enc_dims=64,
-    )
+    _sinusoid(args, "pb_spec", complex_transform=False, enc_dims=64)
     names = {"dim": args["base_dim"], "heads": args["head"], "radius": args["r"]}
     return {**names, "hidden_dims": mlp["hidden_list"]}
+
+
+def _sinusoid(args: dict[str, Any], name: str, **wanted: Any) -> dict[str, Any]:
+    """The arguments of a position encoding as CLIT's, whose other arguments are those wanted."""
+    where = f"args.{name}"
+    _, position = spec(args[name], where, {"posenc": _POSITION})
+    # hidden_dims, gamma and gauss_scale belong to other encodings; head is replaced by the model's.
+    require(position, f"{where}.args", posenc_type="sinusoid", posenc_scale=10, in_dims=2, **wanted)
+    return position
+
+
+def _lit(args: dict[str, Any]) -> dict[str, Any]:
+    _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "relu"}})
+    require(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
+    if args["local_attn"] not in (True, False):
+        raise ConfigError(f"args.local_attn must be true or false, not {show(args['local_attn'])}.")
+    if args["local_attn"]:
+        _sinusoid(args, "pb_spec", complex_transform=False, enc_dims=64)
+    return {
+        "name": "lit",
+        "dim": args["base_dim"],
+        "heads": args["head"],
+        "radius": 3 if args["local_attn"] else 0,
+        "freq_dims": _sinusoid(args, "pe_spec", complex_transform=True)["enc_dims"],
+        "local_ensemble": args["local_ensemble"],
+        "cell_decode": args["is_cell"],
+        "hidden_dims": mlp["hidden_list"],
+    }
 
 
 def _liif(args: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +182,17 @@ def _msit(args: dict[str, Any]) -> dict[str, Any]:
     require(args, "args", imnet_num=1, conv_num=1)
     own = {"kernels": args["MsC_heads"], "query_kernels": args["MsSA_q"], "fem": args["use_lem"]}
     return {"name": "msit", **_stage(args), **own}
+
+
+def _without(*names: str) -> Callable[[Any], Any]:
+    """Leaves out tensors that the authors' code stores and does not use."""
+
+    def weights(given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {name: tensor for name, tensor in given.items() if name not in names}
+
+    return weights
 
 
 def _lte(args: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +240,23 @@ SYSTEMS = {
             "verbose": False,
         },
         _clit,
+    ),
+    "lit": System(
+        "https://github.com/jaroslaw1007/CLIT",
+        "BSD-3-Clause",
+        {
+            "encoder_spec": None,
+            "imnet_spec": None,
+            "is_cell": True,
+            "local_ensemble": False,
+            "local_attn": True,
+            "base_dim": 192,
+            "head": 8,
+            "pe_spec": None,
+            "pb_spec": None,
+        },
+        _lit,
+        _without("pe_encoder.proj.weight", "pe_encoder.proj.bias"),
     ),
     "liif": System(
         "https://github.com/yinboc/liif",
@@ -310,8 +356,7 @@ def _system(name: Any) -> System:
     if not isinstance(name, str) or name not in SYSTEMS:
         raise ConfigError(
             f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)}, ciaosr and Meta-SR's own "
-            "files (the paper's LIT is 'clit' with imnet_num 1; the name 'lit' stands for a variant with a "
-            "frequency branch)."
+            "files (the paper's LIT is 'clit' with imnet_num 1; 'lit' is a variant with a frequency branch)."
         )
     return SYSTEMS[name]
 

@@ -146,6 +146,24 @@ def same(folder, sd):
     return {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == given
 
 
+def lit_checkpoint(**switches):
+    torch.manual_seed(0)
+    args = {key: ARGS[key] for key in ("base_dim", "head", "encoder_spec", "pb_spec", "imnet_spec")}
+    waves = {"posenc_type": "sinusoid", "posenc_scale": 10, "complex_transform": True, "enc_dims": 8}
+    args = copy.deepcopy({**args, "pe_spec": {"name": "posenc", "args": waves}, **switches})
+    attends = switches.get("local_attn", True)
+    inputs = (49 if attends else 1) * (16 + 8) + 2 * switches.get("is_cell", True)
+    shapes = {f"conv_{name}": (16, 8, *CONV) for name in ("vqk" if attends else "v")}
+    shapes |= {"pb_encoder.proj": (2, 64)} if attends else {}
+    shapes |= {"imnet.layers.0": (8, inputs), "imnet.layers.2": (12, 8), "imnet.layers.4": (3, 12)}
+    shapes |= {"conv_freq": (4, 8, *CONV), "pe_encoder.proj": (1, 8)}
+    return {
+        "model": {"name": "lit", "args": args, "sd": tensors({**EDSR_SHAPES, **shapes})},
+        "optimizer": {"name": "adam", "args": {"lr": 1e-4}, "sd": {"state": {}, "param_groups": []}},
+        "epoch": 1000,
+    }
+
+
 def msit_checkpoint(rim=True):
     """As the authors write it after training's second stage, or, plain, after the first."""
     torch.manual_seed(0)
@@ -318,6 +336,30 @@ def test_meta_rdns_tensors_are_checked(tmp_path, change, message):
         convert(content, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "switches", [{}, {"is_cell": False}, {"local_ensemble": True}, {"local_attn": False, "pb_spec": None}]
+)
+def test_lits_variants(tmp_path, switches):
+    content = lit_checkpoint(**switches)
+    folder = convert(content, tmp_path, name="mine")
+    assert ModelConfig.from_json(folder / "config.json").decoder == {
+        "name": "lit",
+        "dim": 16,
+        "heads": 2,
+        "radius": 3 if switches.get("local_attn", True) else 0,
+        "freq_dims": 8,
+        "local_ensemble": switches.get("local_ensemble", False),
+        "cell_decode": switches.get("is_cell", True),
+        "hidden_dims": [8, 12],
+    }
+    given = content["model"]["sd"]
+    given = {name: t for name, t in given.items() if "_mean." not in name and "pe_encoder" not in name}
+    weights = from_pretrained(folder, device="cpu").state_dict()
+    assert {name.removeprefix("decoder."): t.tolist() for name, t in weights.items()} == {
+        name: t.tolist() for name, t in given.items()
+    }
+
+
 @pytest.mark.parametrize("rim", [True, False])
 def test_msit(tmp_path, rim):
     content = msit_checkpoint(rim)
@@ -470,7 +512,7 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif, ITNSR, metasr'),
+    (set_at("model", "name", "lit2"), r'"lit2".*what can be converted is clit, lit, liif, ITNSR, metasr'),
     (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
     (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
@@ -555,6 +597,28 @@ METASR_CHANGES = [
 )
 def test_content_is_checked(tmp_path, made, change, error, message):
     content = made()
+    change(content)
+    with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
+        convert(content, tmp_path)
+
+
+LIT_CHANGES = [
+    (set_at(*SPEC, "local_attn", 2), ConfigError, "local_attn must be true or false, not 2"),
+    (set_at(*SPEC, "pb_spec", None), ConfigError, "pb_spec must be an object"),
+    (set_at(*SPEC, "pe_spec", None), ConfigError, "pe_spec must be an object"),
+    (set_at(*SPEC, "pe_spec", "args", "complex_transform", False), ConfigError, "complex_transform is false"),
+    (set_at(*SPEC, "pe_spec", "args", "posenc_scale", 6), ConfigError, "pe_spec.args.posenc_scale is 6"),
+    (set_at(*SPEC, "pe_spec", "args", "enc_dims", 6), ConfigError, "freq_dims .6. must divide by 4"),
+    (set_at(*SPEC, "r", 3), ConfigError, "args.r is unknown"),
+    (drop("conv_freq.bias"), WeightsError, r"1 tensor missing \(decoder.conv_freq.bias\)"),
+    (set_at(*SD, "conv_ch.bias", torch.zeros(16)), WeightsError, "1 tensor unknown"),
+    (set_at(*SPEC, "local_attn", False), WeightsError, "6 tensors unknown"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), LIT_CHANGES)
+def test_the_content_of_lits_variants_is_checked(tmp_path, change, error, message):
+    content = lit_checkpoint()
     change(content)
     with pytest.raises(error, match=r"epoch-last\.pth.*" + message):
         convert(content, tmp_path)

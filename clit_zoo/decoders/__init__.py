@@ -15,6 +15,7 @@ from .clit import CLIT
 from .ipe import IPE
 from .itsrn import ITSRN
 from .liif import LIIF
+from .lit import LIT
 from .lte import LTE
 from .metasr import MetaSR
 from .msit import MSIT
@@ -22,6 +23,7 @@ from .ultrasr import UltraSR
 
 DECODERS: dict[str, Any] = {
     "clit": CLIT,
+    "lit": LIT,
     "liif": LIIF,
     "ciaosr": CiaoSR,
     "metasr": MetaSR,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clit_kernels import Grid
 
-from ..geometry import Pixels
+from ..geometry import Axis, Pixels
 from .bands import BandedMap, cut_rows
 from .base import Progress
 from .positions import LEAST_PIXELS
@@ -21,6 +21,7 @@ class Band(NamedTuple):
         maps: what the ``BandedMap``s hold for it, one map after the other.
         top, left: row and column of the whole maps at which these begin.
         grid: the band's positions on them.
+        rows, cols: the same positions in the picture.
         skip: (B, Q, 3) the image there, bilinearly.
     """
 
@@ -28,6 +29,8 @@ class Band(NamedTuple):
     top: int
     left: int
     grid: Grid
+    rows: Axis
+    cols: Axis
     skip: Tensor
 
 
@@ -64,7 +67,7 @@ def by_bands(
         (top, _), left, part = found[0], banded[0].left, grid.rows(start, stop)
         skip = border_rows(columns, part)
         held = tuple(one for _, parts in found for one in parts)
-        band = colors(Band(held, top, left, part.shifted(top, left), skip))
+        band = colors(Band(held, top, left, part.shifted(top, left), rows.part(start, stop), cols, skip))
         out[:, start:stop] = band.unflatten(1, (stop - start, cols.size))
         if progress is not None:
             progress(stop / rows.size)

@@ -25,10 +25,10 @@ def decode_stage(call: StageCall, *, backend: str = "auto") -> Tensor:
     """``clit_kernels.decode_stage``, traceable."""
     if not torch.compiler.is_compiling():
         return decode_stage_eager(call, backend=backend)
-    q, k, v, queries, stage, cell, previous, gain, base = call
+    q, k, v, queries, stage, cell, previous, gain, base, nearest = call
     return _decode_stage(
         [q, k, v, *stage.tensors()], type(queries).__name__, tensors(queries), cell, previous, base,
-        stage.heads, stage.radius, gain, backend,
+        stage.heads, stage.radius, gain, backend, nearest,
     )  # fmt: skip
 
 
@@ -44,24 +44,25 @@ def _decode_stage(
     radius: int,
     gain: float,
     backend: str,
+    nearest: bool = False,
 ) -> Tensor:
-    return _run(tensors, kind, where, cell, previous, base, heads, radius, gain, backend)
+    return _run(tensors, kind, where, cell, previous, base, heads, radius, gain, backend, nearest)
 
 
 def _run(
     tensors: list[Tensor], kind: str, where: list[Tensor], cell: Tensor, previous: Tensor | None,
-    base: Tensor | None, heads: int, radius: int, gain: float, backend: str,
+    base: Tensor | None, heads: int, radius: int, gain: float, backend: str, nearest: bool,
 ) -> Tensor:  # fmt: skip
     q, k, v, proj_weight, proj_bias, *mlp = tensors
     half = len(mlp) // 2
     stage = StageWeights(proj_weight, proj_bias, mlp[:half], mlp[half:], heads, radius)
     queries: Queries = _KINDS[kind](*where)
-    call = StageCall(q, k, v, queries, stage, cell, previous, gain, base)
+    call = StageCall(q, k, v, queries, stage, cell, previous, gain, base, nearest)
     return decode_stage_eager(call, backend=backend)
 
 
 @_decode_stage.register_fake
-def _(tensors, kind, where, cell, previous, base, heads, radius, gain, backend):
+def _(tensors, kind, where, cell, previous, base, heads, radius, gain, backend, nearest=False):
     if kind == "Grid":
         count = where[0].shape[0] * where[2].shape[0]
     elif kind == "Points":
@@ -84,10 +85,11 @@ def _decode_stage_backward(
     radius: int,
     gain: float,
     backend: str,
+    nearest: bool = False,
 ) -> list[Tensor]:
     def differentiate() -> list[Tensor]:
         inputs = [t.detach().requires_grad_() for t in tensors]
-        out = _run(inputs, kind, where, cell, None, None, heads, radius, gain, backend)
+        out = _run(inputs, kind, where, cell, None, None, heads, radius, gain, backend, nearest)
         grads = torch.autograd.grad(out, inputs, grad.to(out.dtype), allow_unused=True)
         # in the memory format that was promised to the compiler, the tensor's own
         return [
@@ -115,7 +117,7 @@ def _in_new_thread(work: Callable[[], list[Tensor]], device: torch.device) -> li
 
 
 @_decode_stage_backward.register_fake
-def _(grad, tensors, kind, where, cell, heads, radius, gain, backend):
+def _(grad, tensors, kind, where, cell, heads, radius, gain, backend, nearest=False):
     return [torch.empty_like(t) for t in tensors]
 
 
@@ -135,7 +137,7 @@ def _backward(ctx, grad):
         None if dtype is None else (scale * grad).to(dtype)
         for dtype, scale in zip(ctx.added, (gain, 1), strict=True)
     )
-    return grads, None, [None] * len(where), None, to_previous, to_base, None, None, None, None
+    return grads, None, [None] * len(where), None, to_previous, to_base, None, None, None, None, None
 
 
 _decode_stage.register_autograd(_backward, setup_context=_setup_context)

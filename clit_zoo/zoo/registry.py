@@ -82,10 +82,21 @@ _LIGHT_ENCODER = ({"name": "edsr", "blocks": 12}, 924_992)
 _LIGHT_MLP = [128, 64, 64, 64]
 _LIGHT_STAGE = {"dim": 64, "heads": 4, "radius": 1, "hidden_dims": _LIGHT_MLP}
 _LIGHT_CLIT = {"name": "clit", **_LIGHT_STAGE}
+_ABLATED = "as in CLIT's Tables 3 and 4; the branch's width is a guess"
 _LIGHT_LTE = {"name": "lte", "dim": 128, "hidden_dims": [64, 64, 64]}
 _SYSTEMS = {
     "lit": System("LIT", {"name": "clit"}, 5_328_651, {**_LIGHT_CLIT, "stages": 1}, 238_855),
     "clit": System("CLIT", {"name": "clit", "stages": 3}, 15_689_489, {**_LIGHT_CLIT, "stages": 3}, 642_189),
+    "lit-f": System(
+        "LIT with a frequency branch", {"name": "lit"}, 4_675_115, status=_ABLATED, encoders=("edsr",)
+    ),
+    "lit-fe": System(
+        "LIT with a frequency branch and corners",
+        {"name": "lit", "local_ensemble": True},
+        4_675_115,
+        status=_ABLATED,
+        encoders=("edsr",),
+    ),
     "liif": System("LIIF", {"name": "liif"}, 346_883, {"name": "liif", "hidden_dims": _LIGHT_MLP}, 91_139),
     "metasr": System(
         "Meta-SR", {"name": "metasr"}, 445_120, {"name": "metasr", "hidden_dims": [64]}, 112_576

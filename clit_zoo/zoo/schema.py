@@ -102,6 +102,12 @@ def _rule_clit(s: dict[str, Any], where: str) -> None:
         raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.heads ({s['heads']}).")
 
 
+def _rule_lit(s: dict[str, Any], where: str) -> None:
+    _rule_clit(s, where)
+    if s["freq_dims"] % 4:
+        raise ConfigError(f"{where}.freq_dims ({s['freq_dims']}) must divide by 4.")
+
+
 def _rule_msit(s: dict[str, Any], where: str) -> None:
     for key in ("heads", "kernels", "query_kernels"):
         if s["dim"] % s[key]:
@@ -156,6 +162,20 @@ DECODERS: dict[str, Part] = {
             "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
         },
         _rule_clit,
+    ),
+    "lit": Part(
+        'Chen et al., "Cascaded Local Implicit Transformer for Arbitrary-Scale Super-Resolution", '
+        "CVPR 2023 (arXiv:2303.16513), Tables 3 and 4",
+        {
+            "dim": Number(256, 8, 1024),
+            "heads": Number(8, 1, 64),
+            "radius": Number(3, 0, 12),
+            "freq_dims": Number(64, 0, 1024),
+            "local_ensemble": Bool(False),
+            "cell_decode": Bool(True),
+            "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
+        },
+        _rule_lit,
     ),
     "liif": Part(
         'Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function", '

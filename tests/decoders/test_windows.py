@@ -18,6 +18,16 @@ SMALL = {
     "metasr": {"name": "metasr", "hidden_dims": [24]},
     "itsrn": {"name": "itsrn", "hidden_dims": [24, 16], "merge_dim": 12},
     "ciaosr": {"name": "ciaosr", "hidden_dims": [24, 16], "tile": 24},
+    "lit-f": {"name": "lit", "dim": 16, "heads": 4, "radius": 1, "freq_dims": 8, "hidden_dims": [24, 16]},
+    "lit-fe": {
+        "name": "lit",
+        "dim": 8,
+        "heads": 2,
+        "radius": 1,
+        "freq_dims": 8,
+        "local_ensemble": True,
+        "hidden_dims": [24],
+    },
     "msit": {
         "name": "msit",
         "dim": 8,

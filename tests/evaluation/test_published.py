@@ -42,7 +42,7 @@ def test_a_scale_without_a_figure_is_left_out():
 
 
 def test_every_row_is_whole_and_falls_with_the_scale():
-    assert len(published.ROWS) == 18 + 4 + 4 + 2 + 3 * (12 + 4 + 1) + (1 + 12 + 1 + 1) + (11 + 1 + 1)
+    assert len(published.ROWS) == 18 + 4 + 10 + 4 + 2 + 3 * (12 + 4 + 1) + (1 + 12 + 1 + 1) + (11 + 1 + 1)
     for row in published.ROWS:
         values = list(row.psnr.values())
         assert values == sorted(values, reverse=True), row

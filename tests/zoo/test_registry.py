@@ -10,6 +10,8 @@ ENCODERS = ["edsr", "rdn", "swinir"]
 SYSTEMS = [
     "lit",
     "clit",
+    "lit-f",
+    "lit-fe",
     "liif",
     "metasr",
     "metasr-original",
@@ -33,6 +35,7 @@ MISSING = {
     "edsr-light-lte-plus",
     "rdn-lte-plus",
     "swinir-lte-plus",
+    *(f"{e}-{d}" for e in ("edsr-light", "rdn", "swinir") for d in ("lit-f", "lit-fe")),
 }
 
 

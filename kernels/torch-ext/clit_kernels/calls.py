@@ -44,6 +44,8 @@ class AttentionCall(NamedTuple):
         queries: ``Grid``, ``Points`` or ``Raster`` on those maps; Q queries per image. A grid's pixels lie on
             the map; points may lie anywhere and meet zero keys outside.
         proj_weight, proj_bias, heads, radius: as in ``StageWeights``.
+        nearest: read q at the pixel that a query names instead of bilinearly: LIT's local ensemble, where
+            offsets from that pixel go up to 1.
     """
 
     q: Tensor
@@ -53,6 +55,7 @@ class AttentionCall(NamedTuple):
     proj_bias: Tensor
     heads: int
     radius: int
+    nearest: bool = False
 
 
 class DecodeCall(NamedTuple):
@@ -88,6 +91,7 @@ class StageCall(NamedTuple):
         queries: ``Grid``, ``Points`` or ``Raster`` on those maps; Q queries per image.
         weights: the position bias' projection and the MLP.
         cell, previous, gain, base: as in ``DecodeCall``.
+        nearest: as in ``AttentionCall``.
     """
 
     q: Tensor
@@ -99,16 +103,19 @@ class StageCall(NamedTuple):
     previous: Tensor | None = None
     gain: float = 0.75
     base: Tensor | None = None
+    nearest: bool = False
 
     def attention(self) -> AttentionCall:
         """The call of ``local_attention`` that the stage begins with."""
         proj_weight, proj_bias, _, _, heads, radius = self.weights
-        return AttentionCall(self.q, self.k, self.queries, proj_weight, proj_bias, heads, radius)
+        return AttentionCall(
+            self.q, self.k, self.queries, proj_weight, proj_bias, heads, radius, self.nearest
+        )
 
     def decoding(self, attention: Tensor) -> DecodeCall:
         """The call of ``coordinate_decode`` that follows, with the weights (B, Q, H, K*K) of the first."""
         _, _, mlp_weights, mlp_biases, _, _ = self.weights
-        _, _, v, queries, _, cell, previous, gain, base = self
+        _, _, v, queries, _, cell, previous, gain, base, _ = self
         return DecodeCall(attention, v, queries, mlp_weights, mlp_biases, cell, previous, gain, base)
 
     def part(self, points: Points, start: int, stop: int) -> "StageCall":

@@ -63,6 +63,8 @@ def why_not(backend: str, call: AttentionCall) -> str | None:
     if backend != "triton":
         return None
     q, k = call.q, call.k
+    if call.nearest:
+        return "the kernels read queries bilinearly"
     reason = why_not_triton(q, k, beside=(*tensors(call.queries), call.proj_weight, call.proj_bias))
     if reason is not None:
         return reason

@@ -25,7 +25,8 @@ def local_attention_reference(call: AttentionCall, *, upcast: torch.dtype | None
     points = as_points(call.queries, batch)
     taps = tap_offsets(call.radius, q.device)
 
-    query = sample_bilinear(q, points).unflatten(-1, (call.heads, -1))  # (B, N, H, c)
+    query = gather_pixels(q, points.index) if call.nearest else sample_bilinear(q, points)
+    query = query.unflatten(-1, (call.heads, -1))  # (B, N, H, c)
     keys = gather_pixels(k, points.index.unsqueeze(2) + taps)
     keys = keys.unflatten(-1, (call.heads, -1))  # (B, N, K*K, H, c)
     logits = torch.einsum("bnhc,bnkhc->bnhk", query, keys) / math.sqrt(channels // call.heads)

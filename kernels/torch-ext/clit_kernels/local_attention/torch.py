@@ -37,12 +37,12 @@ class GridTables(NamedTuple):
     @classmethod
     def of(cls, call: AttentionCall, grid: Grid, rows: AxisSlots, cols: AxisSlots) -> "GridTables":
         """Tables for the call's queries, ``grid``, grouped by ``rows`` and ``cols``."""
-        q, _, _, proj_weight, proj_bias, heads, radius = call
+        q, _, _, proj_weight, proj_bias, heads, radius, nearest = call
         exact = torch.float64 if has_float64(q.device) else torch.float32  # costs nothing in tables
         wide = torch.promote_types(q.dtype, torch.float32)
         y, x = grid.row_offset.to(exact)[rows.slots], grid.col_offset.to(exact)[cols.slots]
         scale = (q.shape[1] // heads) ** -0.5
-        corners_y, corners_x = _corner_weights(y) * scale, _corner_weights(x)  # (hp, my, 3), (wp, mx, 3)
+        corners_y, corners_x = (_corner_weights(o, nearest) for o in (y, x))  # (hp, my, 3), (wp, mx, 3)
         bias_y = axis_table(y, proj_weight, 0, radius) + proj_bias  # (hp, my, K, H)
         bias_x = axis_table(x, proj_weight, 1, radius)
 
@@ -52,7 +52,7 @@ class GridTables(NamedTuple):
             return of_axis.expand(*of_axis.shape[:-2], y.shape[1], x.shape[1]).flatten(-2)
 
         return cls(
-            slots(corners_y, -1)[None, :, None, :, None], slots(corners_x, -2)[None, None, :, None],
+            slots(corners_y * scale, -1)[None, :, None, :, None], slots(corners_x, -2)[None, None, :, None],
             slots(bias_y, -1).transpose(1, 2)[None, :, None, :, :, None],
             slots(bias_x, -2).transpose(1, 2).contiguous()[None, None, :, :, None],
         )  # fmt: skip
@@ -90,18 +90,20 @@ def attend_group(q: Tensor, k: Tensor, tables: GridTables) -> Tensor:
     return torch.softmax(logits.flatten(4, 5), -2)
 
 
-def _corner_weights(offset: Tensor) -> Tensor:
-    """Bilinear weights (..., 3) of the pixels at -1, 0, 1 for an offset in [-0.5, 0.5]."""
+def _corner_weights(offset: Tensor, nearest: bool) -> Tensor:
+    """Bilinear weights (..., 3) of the pixels at -1, 0, 1 for an offset in [-0.5, 0.5]; or all at 0."""
+    offset = torch.zeros_like(offset) if nearest else offset
     return torch.stack(((-offset).clamp(min=0), 1 - offset.abs(), offset.clamp(min=0)), -1)
 
 
 def attend_raster(call: AttentionCall, raster: Raster) -> Tensor:
     """Weights (K*K, B, M, h, w, H) of the call's queries, ``raster``."""
-    q, k, _, proj_weight, proj_bias, heads, radius = call
+    q, k, _, proj_weight, proj_bias, heads, radius, nearest = call
     h, w = q.shape[-2:]
     wide = torch.promote_types(q.dtype, torch.float32)
     y, x = raster.offset.to(wide).unbind(-1)  # (B, M, h, w)
-    corners = (_corner_weights(y).unsqueeze(-1) * _corner_weights(x).unsqueeze(-2)).flatten(-2)
+    corner_y, corner_x = _corner_weights(y, nearest), _corner_weights(x, nearest)
+    corners = (corner_y.unsqueeze(-1) * corner_x.unsqueeze(-2)).flatten(-2)
     corners = corners.movedim(-1, 0).unsqueeze(-1).to(q.dtype)
     query = blend(corners * (q.shape[1] // heads) ** -0.5, crop(q, -1, h + 1, -1, w + 1))
 
@@ -114,9 +116,10 @@ def attend_raster(call: AttentionCall, raster: Raster) -> Tensor:
 
 def attend_points(call: AttentionCall, points: Points) -> Tensor:
     """Weights (B, N, heads, K*K) of the call's queries, ``points``, by gathers."""
-    q, k, _, proj_weight, proj_bias, heads, radius = call
+    q, k, _, proj_weight, proj_bias, heads, radius, nearest = call
     channels, side = q.shape[1], 2 * radius + 1
-    query = sample_bilinear(q, points).unflatten(-1, (heads, -1)).unsqueeze(3)  # (B, N, H, 1, c)
+    query = gather_pixels(q, points.index) if nearest else sample_bilinear(q, points)
+    query = query.unflatten(-1, (heads, -1)).unsqueeze(3)  # (B, N, H, 1, c)
     taps = tap_offsets(radius, q.device)
     keys = gather_pixels(k, points.index.unsqueeze(2) + taps).unflatten(-1, (heads, -1))
     logits = torch.matmul(query, keys.permute(0, 1, 3, 4, 2)).squeeze(3) / math.sqrt(channels // heads)
