@@ -34,7 +34,7 @@ PIXELS = "return document.getElementById('canvas').toDataURL('image/png').split(
 def driver(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=700,520"):
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=860,640"):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     folder = tmp_path_factory.mktemp("downloads")
@@ -91,7 +91,7 @@ class Browser:
 @pytest.fixture
 def browser(driver, start, request):
     served = start()
-    driver.set_window_size(700, 520)
+    driver.set_window_size(860, 640)
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.get(f"http://127.0.0.1:{served.client.port}/")
@@ -172,8 +172,8 @@ def test_a_box_is_saved_and_comes_down(browser, photo, tiny):
     browser.sharp()
     browser.find("box").click()
     stage = browser.find("stage")
-    actions = ActionChains(browser.driver).move_to_element_with_offset(stage, -100, -80)
-    actions.click_and_hold().move_by_offset(200, 150).release().perform()
+    actions = ActionChains(browser.driver).move_to_element_with_offset(stage, -60, -40)
+    actions.click_and_hold().move_by_offset(120, 80).release().perform()
     box = browser("return clitZoo.stage.box")
     assert 0 < box[0] < box[2] < 80 and 0 < box[1] < box[3] < 60
     browser.find("save").click()
