@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ConfigError, WeightsError
-from .config import fields
-from .schema import show
+from ..zoo.config import fields
+from ..zoo.schema import show
 
 PREFIXES = ("generator_ema.", "generator.", "")
 """Where the weights may lie, the averaged ones first."""

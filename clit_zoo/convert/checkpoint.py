@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, WeightsError, is_out_of_memory
-from .config import ModelConfig, fields
-from .schema import show
-from .skeleton import misfit, shapes
+from ..zoo.config import ModelConfig, fields
+from ..zoo.schema import show
+from ..zoo.skeleton import misfit, shapes
 
 MAX_CHECKPOINT_BYTES = 4 * 2**30
 """Weights in float32 at ``skeleton.MAX_PARAMETERS``, and Adam's two moments of them, make 2.4 GB."""
