@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from .axis import Axis
 from .decoders.base import Decoder, Progress
 from .encoders.base import Encoder
-from .geometry import Axis, Box, Coords, Frame, Pixels, Size
+from .geometry import Box, Coords, Frame, Pixels, Size
 from .imaging import Picture, enlarge_alpha, fill_hidden
 from .pace import Pace, Work
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 import clit_kernels
 from clit_kernels import Points
 from clit_zoo import geometry
+from clit_zoo.axis import Axis
 from clit_zoo.errors import ScaleError
-from clit_zoo.geometry import Axis, Coords, Pixels, Raster, axis_factors, output_size, plan
+from clit_zoo.geometry import Coords, Pixels, Raster, axis_factors, output_size, plan
 
 SIZES = [
     (1, 1),

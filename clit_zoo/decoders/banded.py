@@ -7,7 +7,8 @@ from torch import Tensor
 
 from clit_kernels import Grid
 
-from ..geometry import Axis, Pixels
+from ..axis import Axis
+from ..geometry import Pixels
 from .bands import BandedMap, cut_rows
 from .base import Progress
 from .positions import LEAST_PIXELS

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import Axis, Size
+from ..axis import Axis
+from ..geometry import Size
 from .sampling import resample_axis
 
 BAND_BYTES = 64 << 20

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from clit_kernels.queries import as_points
 
-from ..geometry import Axis, Frame, Pixels, Size, Where
+from ..axis import Axis
+from ..geometry import Frame, Pixels, Size, Where
 from .base import Progress
 from .corners import wide_corners
 from .mlp import MLP

@@ -21,7 +21,8 @@ from clit_kernels import AttentionCall, Grid, Points, Queries, StageCall, StageW
 from clit_kernels.position_bias import BANDS
 from clit_kernels.queries import as_points, gather_pixels, tap_offsets
 
-from ..geometry import MOST_GROWN, Axis, Coords, Pixels, Size, Where
+from ..axis import MOST_GROWN, Axis
+from ..geometry import Coords, Pixels, Size, Where
 from . import waves
 from .banded import Band, by_bands
 from .bands import BandedMap

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from clit_kernels.queries import as_points
 
-from ..geometry import Axis, Pixels, Size, Where
+from ..axis import Axis
+from ..geometry import Pixels, Size, Where
 from .base import Progress
 from .corners import NUDGE
 from .mlp import MLP

@@ -12,6 +12,10 @@ The paper re-parameterises those convolutions for training (RIM: a kernel W that
 one that is learnt on W's own plane); what they compute is a plain convolution (``convert.rim`` folds a
 checkpoint's kernels). Here they are plain, to be trained as in the paper's first stage; parameter names are
 otherwise the authors'.
+
+FEM reads beyond one border from the opposite one, and the largest kernel reads 16 pixels around, of maps that
+the first parts made: the trunk sees the whole picture, so a picture is one tile whatever its size. It takes
+about 5 KB for each pixel beside the encoder.
 """
 
 import math

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import Axis, Pixels
+from ..axis import Axis
+from ..geometry import Pixels
 from .base import Progress
 from .mlp import MLP
 from .positions import LEAST_PIXELS, Place, read

@@ -16,8 +16,9 @@ from torch import Tensor
 from clit_kernels.position_bias import has_float64
 
 from .. import geometry
+from ..axis import Axis
 from ..errors import ConfigError
-from ..geometry import Axis, Blocks, Coords, Raster
+from ..geometry import Blocks, Coords, Raster
 from .degrade import DEGRADATIONS
 from .drawings import drawing
 from .photographs import Photographs

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clit_zoo.axis import Axis
 from clit_zoo.decoders import build_decoder, predicted
 from clit_zoo.decoders.itsrn import itsrn_corners
 from clit_zoo.errors import ConfigError
-from clit_zoo.geometry import Axis, Coords, Frame, Pixels, pixel_centres
+from clit_zoo.geometry import Coords, Frame, Pixels, pixel_centres
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
 
