@@ -470,7 +470,7 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif, metasr'),
+    (set_at("model", "name", "lit"), r'"lit".*what can be converted is clit, liif'),
     (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
     (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
