@@ -16,7 +16,6 @@ Feature maps come ``bordered``: channels last and with a row and column of zeros
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -64,8 +63,10 @@ class Line(NamedTuple):
     def groups(self) -> Iterator[tuple[list[int], list[int], list[int]]]:
         """Feature pixels with the same phases: (those pixels, their positions, one pixel's phases)."""
         found: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
-        for pixel, same in groupby(range(len(self.pixel)), self.pixel.__getitem__):
-            positions = list(same)
+        of_pixel: dict[int, list[int]] = {}
+        for i, pixel in enumerate(self.pixel):
+            of_pixel.setdefault(pixel, []).append(i)
+        for pixel, positions in of_pixel.items():
             pixels, all_positions = found.setdefault(tuple(self.phase[i] for i in positions), ([], []))
             pixels.append(pixel)
             all_positions += positions
