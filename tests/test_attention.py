@@ -35,7 +35,7 @@ def by_the_formula(model, picture, x, y, scale):
         yield index[0, 0] / torch.tensor((h, w)), local_attention_reference(call, upcast=torch.float64)[0, 0]
 
 
-@pytest.mark.parametrize("scale", [1, 3.7, 20])
+@pytest.mark.parametrize("scale", [1, 3.7, pytest.param(20, marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_it_is_the_formula(scale):
     model, picture = small(CLIT), torch.rand(1, 3, H, W)

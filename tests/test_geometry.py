@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import clit_kernels
 from clit_kernels import Points
 from clit_zoo import geometry
-from clit_zoo.axis import Axis
+from clit_zoo.axis import MOST_GROWN, Axis
 from clit_zoo.errors import ScaleError
 from clit_zoo.geometry import Coords, Pixels, Raster, axis_factors, output_size, plan
 
@@ -191,7 +191,7 @@ def test_a_grown_axis_holds_whole_pixels_of_the_map(n, m):
         first, last = grown.start, grown.start + grown.size
         assert first == start - before and 0 <= first <= start < last <= m
         assert grown.size >= min(4, m)
-        if m / n > geometry.MOST_GROWN:
+        if m / n > MOST_GROWN:
             assert grown.size <= 4
             continue
         assert first == 0 or whole.nearest(first - 1, n) != whole.nearest(first, n)

@@ -176,7 +176,8 @@ class LIT(nn.Module):
 
         def colors(band: Band) -> Tensor:
             rows, cols, grid = band.rows, band.cols, band.grid
-            side = math.isqrt(BLOCK // (4 if self.local_ensemble else 1) // batch)
+            # a traced batch has no integer square root
+            side = int((BLOCK // (4 if self.local_ensemble else 1) / batch) ** 0.5)
             parts = []
             for a, b, pixels in _pieces(rows, h, side, LEAST_PIXELS):
                 across = []

@@ -179,6 +179,7 @@ def test_attention_is_a_share_for_each_pixel():
     torch.testing.assert_close(weights[0].sum((-1, -2)), torch.ones(2, 12, 2, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_it_compiles_and_exports():
     config = ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "msit", **SMALL})
