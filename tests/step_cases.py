@@ -126,8 +126,8 @@ def checkpointed(where: str, reentrant: bool, kind: str, monkeypatch) -> Predict
         def run(q, k, v, previous, base):
             return stage(stage_call._replace(q=q, k=k, v=v, previous=previous, base=base), **options)
 
-        q, k, v, *_, previous, _, base = stage_call
-        return checkpoint(run, q, k, v, previous, base, use_reentrant=reentrant)
+        tensors = (getattr(stage_call, name) for name in ("q", "k", "v", "previous", "base"))
+        return checkpoint(run, *tensors, use_reentrant=reentrant)
 
     monkeypatch.setattr(clit, "decode_stage", around_stage)
     return predict(kind)

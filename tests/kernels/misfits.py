@@ -50,7 +50,7 @@ def call(op: str, a: dict[str, Any], backend: str, **how: Any) -> torch.Tensor:
 
 def _taken(kind: Any, a: dict[str, Any]) -> Any:
     """Such a call, made of the arguments that it takes."""
-    return kind(**{name: a[name] for name in kind._fields})
+    return kind(**{name: a[name] for name in kind._fields if name in a})
 
 
 def ones(*size: int) -> torch.Tensor:
