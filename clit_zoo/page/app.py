@@ -27,7 +27,7 @@ from .cache import Answers
 from .guard import Guard
 from .pictures import BICUBIC, Models, Opened, Pictures, Views
 from .pixels import encoded, window
-from .refusal import Refusal
+from .refusal import Refusal, sentence
 from .saves import Saves, Wish
 from .worker import Worker
 
@@ -434,6 +434,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    if is_out_of_memory(error):
-        return JSONResponse({"error": "there is not enough memory for this"}, 507)
-    return JSONResponse({"error": "this failed on the server; its terminal says more"}, 500)
+    return JSONResponse({"error": sentence(error)}, 507 if is_out_of_memory(error) else 500)

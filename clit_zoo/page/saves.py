@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from .. import imaging
-from ..errors import ClitZooError
 from ..geometry import MAX_SCALE, Box, Size
 from ..imaging import Picture
 from ..imaging.formats import OUTPUTS, output_format
@@ -21,7 +20,7 @@ from ..model import View
 from .iiif import canvas_size
 from .pictures import Opened, Views
 from .pixels import window
-from .refusal import Refusal
+from .refusal import Refusal, sentence
 from .worker import Worker
 
 MAX_PIXELS = 64 * 10**6
@@ -207,8 +206,7 @@ class Saves:
             raise
         except Exception as error:
             save.state = "failed"
-            known = isinstance(error, ClitZooError)
-            save.notices = (str(error).replace(str(save.path), save.name) if known else "it failed",)
+            save.notices = (sentence(error).replace(str(save.path), save.name),)
         finally:
             save.opened.saves -= 1
             if save.id not in self._saves:  # cancelled while it was written

@@ -28,7 +28,8 @@ class Worker:
     """Does tasks step by step in a thread of its own.
 
     A task is an iterator; between two of its steps others may come first. What it returns (a generator's
-    ``return``) is the result. A task whose future is cancelled is dropped before its next step.
+    ``return``) is the result. A task whose future is cancelled, or settled by others, is
+    dropped before its next step.
     """
 
     def __init__(self, name: str):
@@ -58,7 +59,7 @@ class Worker:
                 _settle(own.pop(0), error=busy)
             self._put(task)
             self._changed.notify()
-        task.future.add_done_callback(lambda future: self._drop(task) if future.cancelled() else None)
+        task.future.add_done_callback(lambda future: self._drop(task))
         return task.future
 
     def __len__(self) -> int:
@@ -102,7 +103,7 @@ class Worker:
             self._step(task)
 
     def _step(self, task: _Task) -> None:
-        if task.future.cancelled():
+        if task.future.done():
             return
         try:
             next(task.steps)
@@ -114,7 +115,7 @@ class Worker:
             with self._changed:
                 if self._stopped:
                     task.future.cancel()
-                elif not task.future.cancelled():
+                elif not task.future.done():
                     self._put(task)
 
     def _put(self, task: _Task) -> None:
@@ -130,7 +131,7 @@ class Worker:
 
 
 def _settle(task: _Task, *, result: Any = None, error: BaseException | None = None) -> None:
-    with suppress(InvalidStateError):  # cancelled meanwhile
+    with suppress(InvalidStateError):  # cancelled or settled meanwhile
         if error is None:
             task.future.set_result(result)
         else:

@@ -208,6 +208,39 @@ def test_the_thirteenth_picture_closes_the_oldest_idle_one(start, png, monkeypat
     assert len(client.upload(png(seed=5), "5.png").body["closed"]) == 2
 
 
+def test_a_picture_there_is_no_room_for_closes_none(start, png, monkeypatch):
+    monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
+    client = start().client
+    idle, saved = (client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(2))
+    client("POST", f"/api/pictures/{saved}/saves", json.dumps({"scale": 200}))
+    answer = client.upload(png(30, 30), "large.png")
+    assert answer.status == 503 and "being saved" in answer.body["error"]
+    assert client.get(f"/api/pictures/{idle}").status == 200
+
+
+def test_a_picture_closed_while_it_is_encoded_ends_what_waits_for_it(start, tiny, noise, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(page_pictures.Models, "get", lambda self, name: gate.wait(30) and tiny)
+    served = start()
+    client, tiles = served.client, []
+    id = client.opened(noise())
+    save = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 2})).body
+    asking = threading.Thread(
+        target=lambda: tiles.append(client.get(f"/iiif/tiny-clit/{id}/full/^60,/0/default.png"))
+    )
+    asking.start()
+    while not served.page.answers._under_way:
+        time.sleep(0.01)
+    assert client("DELETE", f"/api/pictures/{id}").status == 204
+    try:
+        ended = client.wait(f"/api/saves/{save['id']}", lambda one: one["state"] == "failed", 10)
+        assert ended["notices"] == ["this picture was closed"]
+        asking.join(10)
+        assert (tiles[0].status, tiles[0].body["error"]) == (404, "this picture was closed")
+    finally:
+        gate.set()
+
+
 def test_views_are_held_within_bytes(start, noise, monkeypatch):
     served = start()
     client = served.client
