@@ -221,7 +221,7 @@ async def _info(request: Request) -> Response:
 async def _image(request: Request) -> Response:
     opened, scale, model = _asked(request)
     parts = [request.path_params[part] for part in ("region", "size", "rotation", "file")]
-    ask = iiif.parse(parts, iiif.canvas_size(opened.size, scale))
+    ask = iiif.parse(parts, iiif.canvas_size(opened.size, scale), scale)
     data = await _while_connected(request, _page(request).pixels(_client(request), opened, model, scale, ask))
     headers = {**OPEN_TO_ALL, "Link": iiif.PROFILE_LINK, "Cache-Control": "private, max-age=3600"}
     return Response(data, 200, headers, iiif.FORMATS[ask.format])
