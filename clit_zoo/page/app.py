@@ -29,7 +29,7 @@ from .pictures import BICUBIC, Models, Opened, Pictures, Views
 from .pixels import encoded, window
 from .refusal import Refusal, sentence
 from .saves import Saves, Wish
-from .worker import Worker
+from .worker import Worker, shared
 
 MAX_UPLOAD = 256 << 20
 """Bytes of an uploaded file."""
@@ -116,7 +116,7 @@ class Page:
             enlarged = ask.size[0] > bottom - top or ask.size[1] > right - left
             view: View | None = None
             if model != BICUBIC and enlarged:
-                view = await asyncio.shield(asyncio.wrap_future(self.views.get(opened, model)))
+                view = await shared(self.views.get(opened, model))
             else:
                 self.views.check(model)
 
@@ -318,9 +318,7 @@ async def _attention(request: Request) -> Response:
         x, y, scale = (float(request.query_params.get(name, "1")) for name in ("x", "y", "scale"))
     except ValueError:
         raise Refusal(400, "x, y and scale are numbers") from None
-    view = await asyncio.shield(
-        asyncio.wrap_future(page.views.get(opened, request.query_params.get("model", opened.model)))
-    )
+    view = await shared(page.views.get(opened, request.query_params.get("model", opened.model)))
     if view is None:
         raise Refusal(400, "bicubic interpolation does not look anywhere: take a LIT or CLIT model")
 

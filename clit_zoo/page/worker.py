@@ -1,5 +1,6 @@
 """One thread that computes: clients take turns, and of each the newest request comes first."""
 
+import asyncio
 import threading
 from bisect import insort
 from collections import OrderedDict
@@ -128,6 +129,14 @@ class Worker:
                 own.remove(task)
             if not own:
                 self._waiting.pop(task.client, None)
+
+
+def shared(future: Future) -> "asyncio.Future[Any]":
+    """A future to await that others await too: who leaves does not cancel it."""
+    own = asyncio.wrap_future(future)
+    # if all have left nobody asks for its error, and asyncio would print it
+    own.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return asyncio.shield(own)
 
 
 def _settle(task: _Task, *, result: Any = None, error: BaseException | None = None) -> None:

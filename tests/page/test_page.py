@@ -1,5 +1,6 @@
 """The page's server over a real connection: what a person's browser and other programs get."""
 
+import gc
 import io
 import json
 import threading
@@ -230,12 +231,16 @@ def test_a_picture_there_is_no_room_for_closes_none(start, png, monkeypatch):
     assert client.get(f"/api/pictures/{idle}").status == 200
 
 
-def test_a_picture_closed_while_it_is_encoded_ends_what_waits_for_it(start, tiny, noise, monkeypatch):
+def test_a_picture_closed_while_it_is_encoded_ends_what_waits_for_it(
+    start, tiny, noise, monkeypatch, capfd, caplog
+):
     gate = threading.Event()
     monkeypatch.setattr(page_pictures.Models, "get", lambda self, name: gate.wait(30) and tiny)
     served = start()
     client, tiles = served.client, []
     id = client.opened(noise())
+    left = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 3})).body
+    client("DELETE", f"/api/saves/{left['id']}")
     save = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 2})).body
     asking = threading.Thread(
         target=lambda: tiles.append(client.get(f"/iiif/tiny-clit/{id}/full/^60,/0/default.png"))
@@ -249,6 +254,8 @@ def test_a_picture_closed_while_it_is_encoded_ends_what_waits_for_it(start, tiny
         assert ended["notices"] == ["this picture was closed"]
         asking.join(10)
         assert (tiles[0].status, tiles[0].body["error"]) == (404, "this picture was closed")
+        gc.collect()
+        assert not capfd.readouterr().err and not caplog.records
     finally:
         gate.set()
 
