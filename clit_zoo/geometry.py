@@ -81,7 +81,7 @@ def output_size(
             if not 1 <= s <= MAX_SCALE:  # NaN is not
                 raise ScaleError(f"scale {s:g} is out of range: take a number from 1 to {MAX_SCALE:g}")
         height, width = round(h * pair[0]), round(w * pair[1])
-    if max(height / h, width / w) > MAX_SCALE:
+    if max(height / h, width / w) > MAX_SCALE * (1 + 1e-6):  # the edges of a window are rounded
         raise ScaleError(
             f"{w:g}x{h:g} to {width}x{height} is more than {MAX_SCALE:g} times; take a smaller size"
         )

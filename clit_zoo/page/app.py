@@ -27,9 +27,9 @@ from .cache import Answers
 from .guard import Guard
 from .pictures import BICUBIC, Models, Opened, Pictures, Views
 from .pixels import encoded, window
-from .refusal import Refusal
+from .refusal import Refusal, sentence
 from .saves import Saves, Wish
-from .worker import Worker
+from .worker import Worker, shared
 
 MAX_UPLOAD = 256 << 20
 """Bytes of an uploaded file."""
@@ -116,7 +116,7 @@ class Page:
             enlarged = ask.size[0] > bottom - top or ask.size[1] > right - left
             view: View | None = None
             if model != BICUBIC and enlarged:
-                view = await asyncio.shield(asyncio.wrap_future(self.views.get(opened, model)))
+                view = await shared(self.views.get(opened, model))
             else:
                 self.views.check(model)
 
@@ -221,7 +221,7 @@ async def _info(request: Request) -> Response:
 async def _image(request: Request) -> Response:
     opened, scale, model = _asked(request)
     parts = [request.path_params[part] for part in ("region", "size", "rotation", "file")]
-    ask = iiif.parse(parts, iiif.canvas_size(opened.size, scale))
+    ask = iiif.parse(parts, iiif.canvas_size(opened.size, scale), scale)
     data = await _while_connected(request, _page(request).pixels(_client(request), opened, model, scale, ask))
     headers = {**OPEN_TO_ALL, "Link": iiif.PROFILE_LINK, "Cache-Control": "private, max-age=3600"}
     return Response(data, 200, headers, iiif.FORMATS[ask.format])
@@ -318,9 +318,7 @@ async def _attention(request: Request) -> Response:
         x, y, scale = (float(request.query_params.get(name, "1")) for name in ("x", "y", "scale"))
     except ValueError:
         raise Refusal(400, "x, y and scale are numbers") from None
-    view = await asyncio.shield(
-        asyncio.wrap_future(page.views.get(opened, request.query_params.get("model", opened.model)))
-    )
+    view = await shared(page.views.get(opened, request.query_params.get("model", opened.model)))
     if view is None:
         raise Refusal(400, "bicubic interpolation does not look anywhere: take a LIT or CLIT model")
 
@@ -434,6 +432,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    if is_out_of_memory(error):
-        return JSONResponse({"error": "there is not enough memory for this"}, 507)
-    return JSONResponse({"error": "this failed on the server; its terminal says more"}, 500)
+    return JSONResponse({"error": sentence(error)}, 507 if is_out_of_memory(error) else 500)

@@ -48,7 +48,7 @@ class Guard:
             await _refuse(send, *refusal)
             return
         if self.token is not None and given and scope["path"] == "/":
-            cookie = f"{COOKIE}={given}; Path=/; HttpOnly; SameSite=Strict"
+            cookie = f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict"
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -70,7 +70,7 @@ class Guard:
             return 401, "open the address with its token, as the terminal shows it"
         open_to_all = path.startswith("/iiif/") and method in SAFE
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != host
+        foreign = origin is not None and not _is_at(origin, host)
         if not open_to_all and (foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site")):
             # a link that is followed is no page's doing
             if method in SAFE and headers.get("sec-fetch-mode") == "navigate" and not foreign:
@@ -91,6 +91,13 @@ def _name(host: str) -> str:
     """Host without its port."""
     name, _, port = host.rpartition(":")
     return (name if name and port.isdecimal() else host).strip("[]").lower()
+
+
+def _is_at(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # such as http://[
+        return False
 
 
 def _bearer(headers: dict[str, str]) -> str:

@@ -63,8 +63,13 @@ def canvas_size(size: Size, scale: float) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def parse(parts: Sequence[str], canvas: Size) -> Ask:
+def parse(parts: Sequence[str], canvas: Size, scale: float = 1.0) -> Ask:
     """What the last four parts of an address ask of a canvas: region, size, rotation, quality and format.
+
+    Args:
+        parts: of the address.
+        canvas: (H, W) in pixels.
+        scale: of the canvas: what it is enlarged already counts towards ``MAX_SCALE``.
 
     Raises:
         Refusal: they are not what the standard allows, or ask for more than is offered.
@@ -81,7 +86,14 @@ def parse(parts: Sequence[str], canvas: Size) -> Ask:
     if float(turned[2]) % 90:
         raise Refusal(501, "rotations are offered by 0, 90, 180 and 270 degrees")
     box = _region(region, canvas)
-    return Ask(box, _size(size, box), bool(turned[1]), int(float(turned[2])) // 90 % 4, quality, form)
+    return Ask(
+        box,
+        _size(size, box, MAX_SCALE / scale),
+        bool(turned[1]),
+        int(float(turned[2])) // 90 % 4,
+        quality,
+        form,
+    )
 
 
 def info(address: str, canvas: Size) -> dict[str, Any]:
@@ -145,12 +157,12 @@ def _region(text: str, canvas: Size) -> Box:
     return x, y, min(x + w, width), min(y + h, height)
 
 
-def _size(text: str, box: Box) -> Size:
+def _size(text: str, box: Box, most: float) -> Size:
     wide, high = box[2] - box[0], box[3] - box[1]
     larger, asked = text.startswith("^"), text.removeprefix("^")
     # a region in percent has a fraction of a pixel at its end
     most_wide, most_high = max(1, math.ceil(wide - 1e-6)), max(1, math.ceil(high - 1e-6))
-    fits = min(MAX_SIDE / wide, MAX_SIDE / high, math.sqrt(MAX_AREA / (wide * high)))
+    fits = min(MAX_SIDE / wide, MAX_SIDE / high, math.sqrt(MAX_AREA / (wide * high)), most)
     if asked == "max":
         factor = fits if larger else min(1.0, fits)
         return _rounded(high * factor, wide * factor, down=factor == fits)
@@ -160,7 +172,11 @@ def _size(text: str, box: Box) -> Size:
             raise Refusal(400, "the size is zero")
     elif found := re.fullmatch(r"!([0-9]{1,9}),([0-9]{1,9})", asked):
         factor = min(int(found[1]) / wide, int(found[2]) / high, fits)
-        size = _rounded(high * factor, wide * factor) if larger or factor < 1 else (most_high, most_wide)
+        size = (
+            _rounded(high * factor, wide * factor, down=factor == fits)
+            if larger or factor < 1
+            else (most_high, most_wide)
+        )
         size = min(size[0], int(found[2])), min(size[1], int(found[1]))
     elif found := re.fullmatch(r"([0-9]{1,9}),([0-9]{1,9})", asked):
         size = int(found[2]), int(found[1])
@@ -176,8 +192,8 @@ def _size(text: str, box: Box) -> Size:
         raise Refusal(400, f"the size is larger than the region: ask for ^{asked}")
     if not _offered(size):
         raise Refusal(400, f"an answer has at most {MAX_SIDE} pixels a side and {MAX_AREA} in all")
-    if max(size[1] / wide, size[0] / high) > MAX_SCALE:
-        raise Refusal(400, f"that is more than {MAX_SCALE:g} times the region")
+    if larger and max(size[1] / wide, size[0] / high) > most * (1 + 1e-6):  # of a rounded region
+        raise Refusal(400, f"that is more than {MAX_SCALE:g} times the picture")
     return size
 
 

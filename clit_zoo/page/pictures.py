@@ -7,7 +7,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -147,15 +148,15 @@ class Pictures:
         idle = sorted(
             (one for one in self._opened.values() if not one.saves), key=lambda one: one.used, reverse=True
         )
-        while (
-            len(self._opened) >= MAX_PICTURES
-            or pixels + sum(math.prod(one.size) for one in self._opened.values()) > MAX_HELD_PIXELS
-        ):
+        count, held = len(self._opened), pixels + sum(math.prod(one.size) for one in self._opened.values())
+        while count - len(closed) >= MAX_PICTURES or held > MAX_HELD_PIXELS:
             if not idle:
                 raise Refusal(503, "the pictures that are open are all being saved; close one or wait")
             closed.append(idle.pop())
-            closed[-1].closed = True
-            del self._opened[closed[-1].id]
+            held -= math.prod(closed[-1].size)
+        for one in closed:
+            one.closed = True
+            del self._opened[one.id]
         return closed
 
 
@@ -261,11 +262,12 @@ class Views:
                 del held[key], self._shown[key]
 
     def forget(self, opened: Opened) -> None:
-        """Let go of a closed picture's views."""
+        """Let go of a closed picture's views; who waits for one is told why it does not come."""
         with self._lock:
             gone = [self._shown.pop(key) for key in list(self._shown) if key[0] == opened.id]
         for shown in gone:
-            shown.view.cancel()
+            with suppress(InvalidStateError):  # encoded already
+                shown.view.set_exception(_closed())
 
     @property
     def nbytes(self) -> int:
@@ -280,7 +282,7 @@ class Views:
 
         def progress(share: float) -> None:
             if opened.closed:
-                raise Refusal(404, "this picture was closed")
+                raise _closed()
             shown.progress = max(shown.progress, share)
 
         view = model.open(opened.picture)
@@ -294,3 +296,7 @@ class Views:
             with self._lock:
                 if key in self._shown and self._shown[key].view is future:
                     del self._shown[key]
+
+
+def _closed() -> Refusal:
+    return Refusal(404, "this picture was closed")

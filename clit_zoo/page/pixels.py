@@ -17,9 +17,13 @@ from ..imaging.picture import SAMPLE_TYPES, store, to_samples
 from ..imaging.write import encoded as whole_file
 from ..model import View
 from .iiif import Ask
+from .refusal import Refusal
 
 STEP_PIXELS = 1 << 17
 """Output pixels between two looks at the queue: 0.2 to 0.7 s of a CPU core with the light models."""
+
+MAX_BETWEEN = 64 * 10**6
+"""Pixels held on the way to a window of which one side is enlarged and the other reduced."""
 
 REDUCING_GAP = 3.0
 """Pillow averages whole pixels first down to so many times the size; it calls 3 nearly indistinguishable."""
@@ -45,6 +49,12 @@ def window(picture: Picture, view: View | None, box: Box, size: Size) -> Iterato
         yield resized(picture, box, size)
     elif height < bottom - top or width < right - left:  # one side is enlarged and the other is not
         larger = max(height, least[0]), max(width, least[1])
+        if math.prod(larger) > MAX_BETWEEN:
+            raise Refusal(
+                413,
+                f"{width}x{height} takes {larger[1]}x{larger[0]} pixels on the way, more than the page's "
+                f"{MAX_BETWEEN / 1e6:.0f} million; enlarge both sides, or neither",
+            )
         rows = list(window(picture, view, box, larger))
         samples = torch.cat([part.samples[:, :, :, :] for part in rows], 2)
         whole = replace(rows[0], samples=samples)

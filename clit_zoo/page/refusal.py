@@ -1,6 +1,8 @@
 """What the page answers to a request that it does not serve."""
 
-from ..errors import ClitZooError
+import traceback
+
+from ..errors import ClitZooError, is_out_of_memory
 
 
 class Refusal(ClitZooError):
@@ -9,3 +11,13 @@ class Refusal(ClitZooError):
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
         self.status = status
+
+
+def sentence(error: Exception) -> str:
+    """What a person is told of an error; of one that nobody foresaw, the terminal gets the rest."""
+    if isinstance(error, ClitZooError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "there is not enough memory for this"
+    traceback.print_exception(error)
+    return "this failed on the server; its terminal says more"

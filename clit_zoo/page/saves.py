@@ -4,6 +4,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Generator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 
 from .. import imaging
-from ..errors import ClitZooError
 from ..geometry import MAX_SCALE, Box, Size
 from ..imaging import Picture
 from ..imaging.formats import OUTPUTS, output_format
@@ -21,8 +21,8 @@ from ..model import View
 from .iiif import canvas_size
 from .pictures import Opened, Views
 from .pixels import window
-from .refusal import Refusal
-from .worker import Worker
+from .refusal import Refusal, sentence
+from .worker import Worker, shared
 
 MAX_PIXELS = 64 * 10**6
 """Of an enlargement, which is held until it is written. ``clit-zoo upscale`` has no such bound."""
@@ -171,7 +171,7 @@ class Saves:
         save = Save(id, opened, wish, self._folder / f"{id}{suffix}")
         self._saves[id] = save
         opened.saves += 1
-        save.task = asyncio.ensure_future(self._run(save, asyncio.wrap_future(view)))
+        save.task = asyncio.ensure_future(self._run(save, view))
         return save
 
     def get(self, id: str) -> Save:
@@ -192,9 +192,9 @@ class Saves:
             save.task.cancel()
         save.path.unlink(missing_ok=True)
 
-    async def _run(self, save: Save, view: "asyncio.Future[View | None]") -> None:
+    async def _run(self, save: Save, view: Future) -> None:
         try:
-            steps = _enlarged(save, await asyncio.shield(view))
+            steps = _enlarged(save, await shared(view))
             picture = await asyncio.wrap_future(self._decoding.submit(save.id, steps))
             save.state = "writing"
             flatten = "white" if save.wish.format == "jpeg" and picture.transparent else None
@@ -207,8 +207,7 @@ class Saves:
             raise
         except Exception as error:
             save.state = "failed"
-            known = isinstance(error, ClitZooError)
-            save.notices = (str(error).replace(str(save.path), save.name) if known else "it failed",)
+            save.notices = (sentence(error).replace(str(save.path), save.name),)
         finally:
             save.opened.saves -= 1
             if save.id not in self._saves:  # cancelled while it was written

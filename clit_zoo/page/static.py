@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -71,6 +72,6 @@ def check_address(address: str) -> str:
     Raises:
         ClitZooError: it is none.
     """
-    if not address.startswith(("http://", "https://")) or any(c.isspace() or c in "?#" for c in address):
+    if not re.match(r"https?://[^/]", address) or any(c.isspace() or c in "?#" for c in address):
         raise ClitZooError(f"{address!r} is no web address such as https://example.org/pictures")
     return address.rstrip("/")

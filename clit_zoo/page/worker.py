@@ -1,5 +1,6 @@
 """One thread that computes: clients take turns, and of each the newest request comes first."""
 
+import asyncio
 import threading
 from bisect import insort
 from collections import OrderedDict
@@ -28,7 +29,8 @@ class Worker:
     """Does tasks step by step in a thread of its own.
 
     A task is an iterator; between two of its steps others may come first. What it returns (a generator's
-    ``return``) is the result. A task whose future is cancelled is dropped before its next step.
+    ``return``) is the result. A task whose future is cancelled, or settled by others, is
+    dropped before its next step.
     """
 
     def __init__(self, name: str):
@@ -58,7 +60,7 @@ class Worker:
                 _settle(own.pop(0), error=busy)
             self._put(task)
             self._changed.notify()
-        task.future.add_done_callback(lambda future: self._drop(task) if future.cancelled() else None)
+        task.future.add_done_callback(lambda future: self._drop(task))
         return task.future
 
     def __len__(self) -> int:
@@ -102,7 +104,7 @@ class Worker:
             self._step(task)
 
     def _step(self, task: _Task) -> None:
-        if task.future.cancelled():
+        if task.future.done():
             return
         try:
             next(task.steps)
@@ -114,7 +116,7 @@ class Worker:
             with self._changed:
                 if self._stopped:
                     task.future.cancel()
-                elif not task.future.cancelled():
+                elif not task.future.done():
                     self._put(task)
 
     def _put(self, task: _Task) -> None:
@@ -129,8 +131,16 @@ class Worker:
                 self._waiting.pop(task.client, None)
 
 
+def shared(future: Future) -> "asyncio.Future[Any]":
+    """A future to await that others await too: who leaves does not cancel it."""
+    own = asyncio.wrap_future(future)
+    # if all have left nobody asks for its error, and asyncio would print it
+    own.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return asyncio.shield(own)
+
+
 def _settle(task: _Task, *, result: Any = None, error: BaseException | None = None) -> None:
-    with suppress(InvalidStateError):  # cancelled meanwhile
+    with suppress(InvalidStateError):  # cancelled or settled meanwhile
         if error is None:
             task.future.set_result(result)
         else:

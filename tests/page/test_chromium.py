@@ -302,3 +302,7 @@ def test_everything_by_keyboard(browser, photo):
     x = browser.view()[1]
     browser.find("stage").send_keys(Keys.ARROW_RIGHT)
     assert browser.view()[1] > x
+    browser.find("stage").send_keys("s")
+    browser.find("by-width").send_keys(Keys.CONTROL, "a", Keys.NULL, "77", Keys.ENTER)
+    assert not browser("return document.getElementById('dialog').open")
+    assert "77" in browser.find("saves").text

@@ -158,6 +158,7 @@ def test_dns_rebinding(client, headers):
     [
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:1"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
@@ -280,13 +281,14 @@ def test_html_in_a_name_stays_text(client, png):
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_an_error_of_ours_tells_nothing_of_the_machine(client, opened, monkeypatch):
+def test_an_error_of_ours_is_told_at_the_terminal_only(client, opened, monkeypatch, capfd):
     def broken(*_):
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr(page_app, "window", broken)
     answer = client.get(f"/iiif/tiny-clit/{opened}/1,1,5,5/^31,/0/default.png")
     assert answer.status == 500 and "secret" not in str(answer.body)
+    assert "/secret/path" in capfd.readouterr().err
 
 
 def test_a_token_is_asked_for(start, png):

@@ -90,6 +90,18 @@ def test_other_rotations_are_not_offered():
 def test_no_more_than_a_thousandfold():
     with pytest.raises(Refusal, match="1000 times"):
         parse("0,0,1,1", "^1001,")
+    with pytest.raises(Refusal, match="1000 times"):
+        iiif.parse(["0,0,9,9", "^37,", "0", "default.png"], (400, 400), 250)
+    assert iiif.parse(["0,0,9,9", "^36,", "0", "default.png"], (400, 400), 250).size == (36, 36)
+    for size in ("^max", "^!4000,3000"):
+        assert parse("0,0,1,1", size).size == (1000, 1000)
+        assert iiif.parse(["0,0,9,9", size, "0", "default.png"], (400, 400), 250).size == (36, 36)
+
+
+@pytest.mark.parametrize("region", ["0,0,59,77", "3,4,80,43", "1,1,37,91", "0,0,61,67"])
+def test_the_largest_within_the_limits_is_never_refused(region):
+    high, wide = parse(region, "^!16000,16000").size
+    assert iiif.MAX_AREA * 0.999 < high * wide <= iiif.MAX_AREA
 
 
 def test_identifiers():

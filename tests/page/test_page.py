@@ -1,5 +1,6 @@
 """The page's server over a real connection: what a person's browser and other programs get."""
 
+import gc
 import io
 import json
 import threading
@@ -38,6 +39,18 @@ def test_a_tile_is_the_crop_of_the_whole_to_the_bit(client, tiny, noise, scale):
         part = client.get(f"{base}/pct:{percent}/^{right - left},{bottom - top}/0/default.tif")
         assert part.status == 200, part.body
         assert np.array_equal(tifffile.imread(io.BytesIO(part.body)), whole[top:bottom, left:right])
+
+
+def test_tiles_at_the_largest_scale(client, noise):
+    id = client.opened(noise(37, 41))
+    for x, y, w, h in [
+        (256, 512, 256, 256),
+        (7936, 33024, 256, 256),
+        (40960, 36864, 40, 136),
+        (11, 7, 900, 901),
+    ]:
+        part = client.get(f"/iiif/tiny-clit/{id}@1000/{x},{y},{w},{h}/max/0/default.png")
+        assert part.status == 200, part.body
 
 
 def test_info_and_what_the_standard_wants_of_a_server(client, noise):
@@ -206,6 +219,45 @@ def test_the_thirteenth_picture_closes_the_oldest_idle_one(start, png, monkeypat
     client("DELETE", f"/api/saves/{saving['id']}")
     monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
     assert len(client.upload(png(seed=5), "5.png").body["closed"]) == 2
+
+
+def test_a_picture_there_is_no_room_for_closes_none(start, png, monkeypatch):
+    monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
+    client = start().client
+    idle, saved = (client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(2))
+    client("POST", f"/api/pictures/{saved}/saves", json.dumps({"scale": 200}))
+    answer = client.upload(png(30, 30), "large.png")
+    assert answer.status == 503 and "being saved" in answer.body["error"]
+    assert client.get(f"/api/pictures/{idle}").status == 200
+
+
+def test_a_picture_closed_while_it_is_encoded_ends_what_waits_for_it(
+    start, tiny, noise, monkeypatch, capfd, caplog
+):
+    gate = threading.Event()
+    monkeypatch.setattr(page_pictures.Models, "get", lambda self, name: gate.wait(30) and tiny)
+    served = start()
+    client, tiles = served.client, []
+    id = client.opened(noise())
+    left = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 3})).body
+    client("DELETE", f"/api/saves/{left['id']}")
+    save = client("POST", f"/api/pictures/{id}/saves", json.dumps({"scale": 2})).body
+    asking = threading.Thread(
+        target=lambda: tiles.append(client.get(f"/iiif/tiny-clit/{id}/full/^60,/0/default.png"))
+    )
+    asking.start()
+    while not served.page.answers._under_way:
+        time.sleep(0.01)
+    assert client("DELETE", f"/api/pictures/{id}").status == 204
+    try:
+        ended = client.wait(f"/api/saves/{save['id']}", lambda one: one["state"] == "failed", 10)
+        assert ended["notices"] == ["this picture was closed"]
+        asking.join(10)
+        assert (tiles[0].status, tiles[0].body["error"]) == (404, "this picture was closed")
+        gc.collect()
+        assert not capfd.readouterr().err and not caplog.records
+    finally:
+        gate.set()
 
 
 def test_views_are_held_within_bytes(start, noise, monkeypatch):

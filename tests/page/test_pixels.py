@@ -11,6 +11,7 @@ from PIL import Image
 
 from clit_zoo import imaging
 from clit_zoo.page import iiif, pixels
+from clit_zoo.page.refusal import Refusal
 
 
 def joined(parts):
@@ -52,6 +53,15 @@ def test_one_side_larger_and_the_other_smaller(tiny, noise):
     enlarged = tiny.upscale(picture, size=(50, 30))
     wanted = pixels.resized(enlarged, (0, 0, 30, 50), (50, 10)).color
     torch.testing.assert_close(part.color, wanted)
+
+
+def test_a_strip_takes_no_huge_picture_on_the_way(tiny, noise, monkeypatch):
+    monkeypatch.setattr(pixels, "MAX_BETWEEN", 20 * 400)
+    picture = imaging.decode(noise(20, 30))
+    (part,) = pixels.window(picture, tiny.open(picture), (0, 0, 30, 20), (1, 400))
+    assert (part.height, part.width) == (1, 400)
+    with pytest.raises(Refusal, match="401x20 pixels on the way"):
+        next(pixels.window(picture, tiny.open(picture), (0, 0, 30, 20), (1, 401)))
 
 
 @pytest.mark.parametrize(("side", "limit"), [(9, 2e-2), (37, 1e-5), (150, 1e-5), (400, 1e-5)])

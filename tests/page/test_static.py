@@ -72,6 +72,6 @@ def test_a_failure_leaves_nothing(run, png, tmp_path, monkeypatch):
 
 def test_an_address_that_is_none(monkeypatch, tmp_path, capfd):
     monkeypatch.chdir(tmp_path)
-    for address in ("example.org", "https://x/?a", "ftp://x"):
+    for address in ("example.org", "https://", "https://x/?a", "ftp://x"):
         assert cli.run(["upscale", "a.png", "--iiif", address]) == 1
         assert "no web address" in capfd.readouterr().err

@@ -101,9 +101,9 @@ async function encoded(picture, model) {
   if (shares[model] === 1) return;
   state.encoding += 1;
   try {
-    while (state.current?.id === picture.id && (shares[model] ?? 0) < 1) {
-      say(`encoding ${picture.name} for ${model}: ${Math.round(100 * (shares[model] ?? 0))} %`);
-      progress(shares[model] ?? 0);
+    while (state.current?.id === picture.id && shares[model] < 1) { // none any more if it failed: the tiles tell why
+      say(`encoding ${picture.name} for ${model}: ${Math.round(100 * shares[model])} %`);
+      progress(shares[model]);
       await new Promise((resolve) => setTimeout(resolve, 250));
       ({ encoded: shares } = await api.picture(picture.id));
     }
@@ -274,6 +274,7 @@ $("model").onchange = $("other").onchange = () => { unlook(); inModels(); };
 $("box").onclick = () => tool("box");
 $("look").onclick = () => { tool("look"); if (!stage.tool) unlook(); };
 $("save").onclick = dialog;
+$("dont-save").onclick = () => $("dialog").close(); // no submit button: Enter would take the form's first
 $("dialog").oninput = preview;
 $("dialog").onclose = () => { if ($("dialog").returnValue === "save") save(); $("stage").focus(); };
 $("by-scale").onfocus = () => { document.querySelector("[name=by][value=scale]").checked = true; preview(); };
