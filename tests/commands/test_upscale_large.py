@@ -86,8 +86,8 @@ def test_what_does_not_fit_is_refused_with_what_does(run, tiny_model, tmp_path, 
     scan("scan.tif")
     monkeypatch.setattr(enlarge, "SMALL_PIXELS", 0)
     monkeypatch.setattr(enlarge, "resident_bytes", lambda: 0)
-    monkeypatch.setattr(enlarge, "free_bytes", lambda: memory.PROCESS_BYTES + 140_000_000)
-    result = run(*arguments(tiny_model, "-o", "a.webp", "--scale", "30"))
+    monkeypatch.setattr(enlarge, "free_bytes", lambda: memory.PROCESS_BYTES + 300_000_000)
+    result = run(*arguments(tiny_model, "-o", "a.webp", "--scale", "60"))
     assert result.code == 1 and not os.path.exists("a.webp")
     assert "GB of memory" in result.err and "--format tiff writes it row by row" in result.err
     assert run(*arguments(tiny_model, "-o", "a.webp")).code == 0
