@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ...errors import ClitZooError
+from ..allocator import keep_freed_memory
 from .plan import Job
 
 Enlarge = Callable[[Job, Callable[[float], None]], None]
@@ -109,10 +110,10 @@ def _ended(code: int) -> str:
 
 def _work(pipe: Connection, device: str, ready: Callable[[str], Enlarge], threads: int) -> None:
     """In the process: enlarge what comes through the pipe until None does, or nothing more can."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process; the first one ends the others
+    # Ctrl-C reaches every process; the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
+    keep_freed_memory()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # what has been shared out is not measured again
     torch.set_num_threads(threads)
     try:
