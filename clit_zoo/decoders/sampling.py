@@ -42,12 +42,6 @@ def border_rows(columns: Tensor, grid: Grid) -> Tensor:
     return resample_axis(columns, 1, grid.row, grid.row_offset, "border").flatten(1, 2)
 
 
-def resample_grid(x: Tensor, grid: Grid, padding: Padding) -> Tensor:
-    """``x`` (B, C, h, w) at a grid's rows and columns -> (B, C, R, S)."""
-    rows = resample_axis(x, 2, grid.row, grid.row_offset, padding)
-    return resample_axis(rows, 3, grid.col, grid.col_offset, padding)
-
-
 def sample_border(x: Tensor, points: Points) -> Tensor:
     """``x`` (B, C, h, w) at points -> (B, N, C); positions outside take the border's value."""
     h, w = x.shape[-2:]

@@ -89,6 +89,16 @@ def test_a_window_is_the_crop_of_the_whole(name, scale):
             assert torch.equal(view.render(size=tuple(crop.shape[-2:]), box=box), crop)
 
 
+@pytest.mark.parametrize("name, scale", [("edsr-light-lit", 2), ("edsr-light-clit", 5)])
+def test_a_window_far_from_every_border(name, scale):
+    """Nothing is padded there, and the maps are too large to be made whole for it."""
+    view = clit_zoo.from_pretrained(name, device="cpu").open(torch.rand(1, 3, 90, 110))
+    whole = view.render(scale)
+    for left, top, right, bottom in ((40, 30, 80, 60), (23, 40, 44, 47), (31, 22, 90, 71)):
+        crop = whole[..., scale * top : scale * bottom, scale * left : scale * right]
+        assert torch.equal(view.render(scale, box=(left, top, right, bottom)), crop)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["edsr-light-lit", "edsr-light-clit"])
 @pytest.mark.parametrize("scale", [1, 1.3, 2, 3.7, 4, 6, 12, (2.5, 5.3)], ids=str)
