@@ -15,7 +15,7 @@ from clit_zoo.zoo.config import ModelConfig
 KINDS = ("points", "raster", "blocks", "grid")
 """The four kinds of ``Where``: coordinates, training's raster and blocks, and every pixel."""
 
-MAPS = ((4, 5), (16, 20))
+MAPS = ((4, 5), (7, 9))
 """Maps of the two stages."""
 
 Predict = Callable[[SuperResolver, Tensor], Tensor]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from op_cases import QUERIES, cells, previous_residual, random_map, stage_weights
+from op_cases import cells, enlargement, previous_residual, random_map, random_points, stage_weights
 
 from clit_kernels import (
     AttentionCall,
@@ -18,18 +18,20 @@ from clit_kernels import (
     decode_stage,
     local_attention,
 )
-from clit_kernels.queries import tensors
+from clit_kernels.queries import Queries, tensors
 
 OPS = ("local_attention", "coordinate_decode", "decode_stage")
 
 
 def arguments(kind: str) -> dict[str, Any]:
     """Arguments that fit: two images of 5 x 7 feature pixels of 8 channels, two heads, 3 x 3 windows."""
-    size, queries = {"points": QUERIES["points"], "grid": QUERIES["grid x2.5"]}.get(kind) or (
-        (5, 7), Raster(torch.zeros(2, 1, 5, 7, 2)),
-    )  # fmt: skip
+    queries: Queries = {
+        "points": random_points(2, 40, 5, 7),
+        "grid": enlargement((5, 7), (8, 11)),
+        "raster": Raster(torch.zeros(2, 1, 5, 7, 2)),
+    }[kind]
     stage = stage_weights(8, 2, 1)
-    maps = {name: random_map(8, size, seed) for seed, name in enumerate("qkv")}
+    maps = {name: random_map(8, (5, 7), seed) for seed, name in enumerate("qkv")}
     attention = torch.full((2, queries.count, 2, 9), 1 / 9)
     added = dict.fromkeys(("previous", "base"), previous_residual(queries))
     return {
@@ -126,12 +128,12 @@ MISFITS: dict[str, tuple[set[str], str, Change, str]] = {
         "the raster's offset has the shape (1, 1, 5, 7, 2) and must have (2, 1, 5, 7, 2) for these maps",
     ),
     "rows of the grid": (
-        ALL, "grid", lambda a: {"queries": a["queries"]._replace(row_offset=ones(11))},
-        "the grid's row_offset has the shape (11,) and must have (12,), as row has",
+        ALL, "grid", lambda a: {"queries": a["queries"]._replace(row_offset=ones(7))},
+        "the grid's row_offset has the shape (7,) and must have (8,), as row has",
     ),
     "axes of the grid": (
         ALL, "grid", lambda a: {"queries": Grid(*(t[None] for t in a["queries"][:4]))},
-        "the grid's row has the shape (1, 12) and must have (1,)",
+        "the grid's row has the shape (1, 8) and must have (1,)",
     ),
     "number of weights": (
         DECODER, "points", lambda a: {"attention": ones(2, 39, 2, 9)},
@@ -179,8 +181,8 @@ MISFITS: dict[str, tuple[set[str], str, Change, str]] = {
         "previous has the shape (2, 1, 3) and must have (2, 40, 3), as the result has",
     ),
     "base": (
-        LATER, "grid", lambda a: {"base": ones(1, 216, 3)},
-        "base has the shape (1, 216, 3) and must have (2, 216, 3), as the result has",
+        LATER, "grid", lambda a: {"base": ones(1, 88, 3)},
+        "base has the shape (1, 88, 3) and must have (2, 88, 3), as the result has",
     ),
 }  # fmt: skip
 """Name -> ops, kind of queries, the arguments that are changed, the sentence."""

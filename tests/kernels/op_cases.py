@@ -15,7 +15,7 @@ SIZES = {
     "one pixel x 5": ((1, 1), (5, 5)),
     "x1": ((5, 3), (5, 3)),
     "x1.01": ((50, 2), (51, 2)),
-    "x2.5": ((5, 7), (12, 18)),
+    "x2.5": ((5, 3), (12, 8)),
     "x3.999": ((3, 4), (12, 16)),
     "x17.3": ((2, 3), (35, 52)),
     "x1.2 and x6.7": ((5, 3), (6, 20)),
@@ -37,13 +37,18 @@ def axis(n: int, m: int) -> tuple[Tensor, Tensor]:
 
 def whole_grid(name: str) -> Grid:
     """Every output pixel of a case of ``SIZES``."""
-    (h, w), (height, width) = SIZES[name]
+    return enlargement(*SIZES[name])
+
+
+def enlargement(size: tuple[int, int], output: tuple[int, int]) -> Grid:
+    """Every pixel of an ``output`` (H, W) on a map of ``size`` (h, w)."""
+    (h, w), (height, width) = size, output
     return Grid(*axis(h, height), *axis(w, width))
 
 
 def scattered_grid() -> Grid:
-    """Rows and columns of a 9 x 8 map with none, one and several positions to a feature pixel."""
-    row, col = torch.tensor([1, 4, 4, 4, 7, 8]), torch.tensor([0, 0, 3, 5, 5, 5, 6])
+    """Rows and columns of a 7 x 6 map with none, one and several positions to a feature pixel."""
+    row, col = torch.tensor([1, 3, 3, 3, 5, 6]), torch.tensor([0, 0, 2, 4, 4, 4, 5])
     return Grid(row, torch.rand(6, generator=rng()) - 0.5, col, torch.rand(7, generator=rng()) - 0.5)
 
 
@@ -60,13 +65,13 @@ def random_raster(batch: int, m: int, h: int, w: int) -> Raster:
 
 QUERIES: dict[str, tuple[tuple[int, int], Queries]] = {
     **{f"grid {name}": (size, whole_grid(name)) for name, (size, _) in SIZES.items()},
-    "grid scattered": ((9, 8), scattered_grid()),
-    "grid band": ((5, 7), whole_grid("x2.5").rows(3, 9)),
-    "points": ((5, 7), random_points(2, 40, 5, 7)),
+    "grid scattered": ((7, 6), scattered_grid()),
+    "grid band": ((5, 3), whole_grid("x2.5").rows(3, 9)),
+    "points": ((4, 5), random_points(2, 23, 4, 5)),
     "points on one pixel": ((1, 1), random_points(2, 9, 1, 1)),
-    "no points": ((5, 7), random_points(2, 0, 5, 7)),
+    "no points": ((4, 5), random_points(2, 0, 4, 5)),
     "raster": ((5, 3), random_raster(2, 1, 5, 3)),
-    "raster of 3": ((4, 5), random_raster(2, 3, 4, 5)),
+    "raster of 3": ((3, 4), random_raster(2, 3, 3, 4)),
     "raster of 20": ((2, 3), random_raster(2, 20, 2, 3)),
     "raster on one pixel": ((1, 1), random_raster(2, 2, 1, 1)),
 }

@@ -317,5 +317,5 @@ def test_atomics_are_refused_where_results_must_repeat(device):
     none = call._replace(attention=call.attention[:, :0], queries=empty, previous=None)
     with torch.no_grad():
         coordinate_decode(none, backend="triton")
-    raster = Raster(torch.zeros(2, 0, 5, 7, 2, device=device))
+    raster = Raster(torch.zeros(2, 0, 4, 5, 2, device=device))
     coordinate_decode(none._replace(queries=raster), backend="triton")

@@ -1,5 +1,7 @@
 """A whole stage in Triton against the formulas in float64, in tiles of bounded memory and with gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 from op_cases import (
@@ -17,6 +19,7 @@ from clit_kernels import StageCall, StageWeights, decode_stage
 from clit_kernels.backends import why_not_maps
 from clit_kernels.decode_stage import decode_stage_reference, why_not
 from clit_kernels.decode_stage.triton import launch
+from clit_kernels import self_check
 from clit_kernels.self_check import check_backend
 
 pytestmark = pytest.mark.usefixtures("poisoned")
@@ -87,16 +90,19 @@ def seen(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("order", ["hoisted", "direct"])
 @pytest.mark.parametrize(
-    "name, limit, count",
-    [("grid x2.5", 20_000, (5, 12)), ("grid one pixel x 5", 2_000, (5, 5)), ("points", 6_000, (3, 3))],
+    "name, limit, count, order",
+    [
+        ("grid scattered", 14_000, (5, 12), "hoisted"),
+        ("grid band", 6_000, (5, 12), "direct"),
+        ("grid one pixel x 5", 2_000, (5, 5), "hoisted"),
+        ("points", 4_000, (3, 3), "direct"),
+    ],
 )
 def test_tiles_are_bounded(name, limit, count, order, device, seen, monkeypatch):
     monkeypatch.setattr(launch, "TILE_BYTES", limit)
     monkeypatch.setattr(launch, "TILE_ROWS", 2)
-    call = arguments(name, device)
-    check(call, "direct" if name == "points" else order)
+    check(arguments(name, device), order)
     assert max(seen) <= limit
     assert count[0] <= len(seen) <= count[1]
 
@@ -169,6 +175,10 @@ def test_auto_takes_what_can_serve(device):
         decode_stage(call._replace(q=call.q.half()), backend="triton")
 
 
-def test_the_self_check_finds_the_kernels_right(device):
-    found = check_backend("triton", device, torch.float32, "light")
-    assert found.right
+@pytest.mark.parametrize("shape", ["tiny", pytest.param("light", marks=pytest.mark.slow)])
+def test_the_self_check_finds_the_kernels_right(shape, device, monkeypatch):
+    if shape == "tiny":
+        monkeypatch.setitem(self_check.SHAPES, "tiny", self_check.Shape(8, 2, 1, (24, 16)))
+        monkeypatch.setattr(self_check, "SIZE", (4, 5))
+        monkeypatch.setattr(self_check, "decode_stage", partial(decode_stage, tiles=TILES))
+    assert check_backend("triton", device, torch.float32, shape).right

@@ -33,6 +33,13 @@ def arguments(name, device, channels=8, heads=2, radius=1, dtype=torch.float32):
     return AttentionCall(q, k, to(queries, device), *proj, heads, radius)
 
 
+FEW_PROGRAMS = {
+    "local_attention/forward_grid": {"GROUP": 4, "SLOTS": 32},
+    "local_attention/forward_any": {"QUERIES": 32},
+}
+"""Large tiles, for what is not about tiles: the interpreter is slow for each program."""
+
+
 def check(call, tiles=None):
     weights = local_attention(call, backend="triton", tiles=tiles)
     assert_exact(weights, local_attention_reference(call, upcast=torch.float64))
@@ -69,7 +76,7 @@ def test_weights(name, device):
 @pytest.mark.parametrize("shape", [(5, 1, 0), (12, 3, 3), (36, 2, 2), (6, 2, 4)])
 @pytest.mark.parametrize("name", ["grid band", "points"])
 def test_any_channels_heads_and_radius(name, shape, device):
-    check(arguments(name, device, *shape))
+    check(arguments(name, device, *shape), FEW_PROGRAMS)
 
 
 @pytest.mark.slow
@@ -120,10 +127,7 @@ def test_gradients_in_lower_precision(name, dtype, device):
 
 FORWARD_TILES = [
     {"local_attention/forward_grid": {"GROUP": 1, "SLOTS": 4}, "local_attention/forward_any": {"QUERIES": 4}},
-    {
-        "local_attention/forward_grid": {"GROUP": 4, "SLOTS": 32},
-        "local_attention/forward_any": {"QUERIES": 32},
-    },
+    FEW_PROGRAMS,
 ]
 BACKWARD_TILES = [
     {
@@ -181,9 +185,9 @@ def test_any_memory_layout(device):
     both = torch.cat((q, k), 1).contiguous(memory_format=torch.channels_last)
     shared = (q[:1].expand_as(q), k.flip(-1).transpose(2, 3).contiguous().transpose(2, 3).flip(-1))
     for one, other in ((dense, k), both.chunk(2, 1), shared, (q.contiguous(), q)):
-        check(call._replace(q=one, k=other))
+        check(call._replace(q=one, k=other), FEW_PROGRAMS)
     call = arguments("grid band", device)
-    check(call._replace(q=call.q.contiguous()))
+    check(call._replace(q=call.q.contiguous()), FEW_PROGRAMS)
 
 
 def test_gradients_that_are_not_needed(device):
