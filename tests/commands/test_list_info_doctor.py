@@ -93,6 +93,9 @@ def test_doctor(run, embedded):
         assert len(found[f"{decoder} triton"].split()) > 3  # a sentence
     assert report["threads"]["used by torch"] >= 1 and report["cache"]["folder"]
     assert report["embedded_weights"]["tiny-lit"].startswith("readable")
+
+
+def test_doctor_as_text(run, embedded, two_decoders):
     text = run("doctor").out
     assert "cpu clit torch" in text and "No problems found." in text
 
@@ -108,6 +111,12 @@ def is_wrong(results, decoder, backend, device, rounded, dtype):
     return tuple(numbers * off for numbers in results(decoder, backend, device, rounded, dtype))
 
 
+@pytest.fixture
+def two_decoders(monkeypatch):
+    """All take six seconds."""
+    monkeypatch.setattr(doctor, "DECODERS", {name: doctor.DECODERS[name] for name in ("clit", "liif")})
+
+
 @pytest.mark.parametrize(
     ("change", "shown", "words"),
     [
@@ -119,7 +128,7 @@ def is_wrong(results, decoder, backend, device, rounded, dtype):
         ),
     ],
 )
-def test_doctor_finds_backends_that_fail(run, embedded, monkeypatch, change, shown, words):
+def test_doctor_finds_backends_that_fail(run, embedded, two_decoders, monkeypatch, change, shown, words):
     monkeypatch.setattr(doctor, "results", functools.partial(change, doctor.results))
     result = run("doctor")
     assert result.code == 1 and shown in result.out
@@ -128,7 +137,7 @@ def test_doctor_finds_backends_that_fail(run, embedded, monkeypatch, change, sho
     assert "take --backend torch" in result.out
 
 
-def test_doctor_finds_broken_weights_and_missing_packages(run, embedded, monkeypatch):
+def test_doctor_finds_broken_weights_and_missing_packages(run, embedded, two_decoders, monkeypatch):
     save_file({}, embedded / "model.safetensors")
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package", "triton"))
     result = run("doctor")

@@ -312,7 +312,7 @@ def test_json_is_strict_and_holds_every_image(results):
     [
         ("Set5", (33.67, 30.40, 28.43)),
         ("Set14", (30.23, 27.54, 25.99)),
-        ("B100", (29.56, 27.21, 25.96)),
+        pytest.param("B100", (29.56, 27.21, 25.96), marks=pytest.mark.slow),
     ],
 )
 def test_bicubic_gives_its_published_figures(dataset, figures):
