@@ -1,5 +1,6 @@
 """What every decoder promises: a window is the crop of the whole, to the bit; lists of positions agree."""
 
+import itertools
 import random
 
 import pytest
@@ -44,8 +45,8 @@ SMALL = {
 }
 HELD = {"ciaosr": 3 + 2 * 8 + 2 * 24}
 """Numbers that a view holds of each feature pixel, where they are more than ``3 + 24``."""
-SCALES = [1, 1.3, 2, 3.7, 6, 12, (2.5, 5.3)]
-H, W = 38, 51
+SCALES = [1, 2, 3.7, 12, (2.5, 5.3)]
+H, W = 29, 41
 
 
 def small(name: str) -> SuperResolver:
@@ -74,8 +75,8 @@ def windows(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]
     return found
 
 
-@pytest.mark.parametrize("scale", SCALES, ids=str)
-@pytest.mark.parametrize("name", SMALL)
+# at 6 a cascade of three passes two stages, at 12 all of them
+@pytest.mark.parametrize("name, scale", [*itertools.product(SMALL, SCALES), ("clit", 6)], ids=str)
 def test_a_window_is_the_crop_of_the_whole(name, scale):
     view = small(name).open(picture())
     whole = view.render(scale)

@@ -94,7 +94,7 @@ def test_lower_precision_may_err_twice_as_much_as_plain_pytorch(error, passes):
     assert judge(*found, strict=False) == pytest.approx(error), "the yardstick is not judged"
 
 
-def test_one_backends_failure_or_lack_of_memory_leaves_a_row_with_the_reason(faults):
+def test_one_backends_failure_or_lack_of_memory_leaves_a_row_with_the_reason(faults, monkeypatch):
     def fail(error):
         def raising(t):
             raise error
@@ -103,10 +103,12 @@ def test_one_backends_failure_or_lack_of_memory_leaves_a_row_with_the_reason(fau
 
     faults["torch"] = fail(torch.cuda.OutOfMemoryError("tried to allocate 46 GB"))
     faults["compiled torch"] = fail(RuntimeError("out of resource: shared memory, 300 kB needed"))
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)  # it takes seven seconds
     rows = measure(SMALL, [WAYS[name] for name in ("reference", "torch", "compiled torch")], CPU, seconds=0.0)
     assert "median_s" in rows[0]
     assert rows[1]["skipped"] == "out of memory: tried to allocate 46 GB" and not rows[1]["failed"]
     assert "300 kB needed" in rows[2]["skipped"] and rows[2]["failed"]
+    cases._function.cache_clear()
 
 
 def test_a_part_counts_for_the_whole_and_promises_are_judged(tmp_path, capsys, monkeypatch):

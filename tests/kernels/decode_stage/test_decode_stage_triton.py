@@ -15,11 +15,10 @@ from op_cases import (
     stage_weights,
 )
 
-from clit_kernels import StageCall, StageWeights, decode_stage
+from clit_kernels import StageCall, StageWeights, decode_stage, self_check
 from clit_kernels.backends import why_not_maps
 from clit_kernels.decode_stage import decode_stage_reference, why_not
 from clit_kernels.decode_stage.triton import launch
-from clit_kernels import self_check
 from clit_kernels.self_check import check_backend
 
 pytestmark = pytest.mark.usefixtures("poisoned")
