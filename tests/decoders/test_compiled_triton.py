@@ -51,8 +51,8 @@ def test_autocast(kind, dtype):
 @pytest.mark.parametrize(
     "kind, where, reentrant, autocast",
     [
-        ("points", "decoder", False, None),
         ("raster", "stage", True, None),
+        pytest.param("points", "decoder", False, None, marks=pytest.mark.slow),
         pytest.param("points", "stage", False, torch.float16, marks=pytest.mark.slow),
         pytest.param("raster", "decoder", True, torch.float16, marks=pytest.mark.slow),
         pytest.param("grid", "stage", True, None, marks=pytest.mark.slow),
