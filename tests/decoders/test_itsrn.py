@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from clit_zoo.axis import Axis
 from clit_zoo.decoders import build_decoder, predicted
 from clit_zoo.decoders.itsrn import itsrn_corners
-from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Coords, Frame, Pixels, pixel_centres
-from clit_zoo.model import SuperResolver
-from clit_zoo.zoo.config import ModelConfig
 
 SIZES = [
     ((5, 7), (5, 7)),
@@ -131,17 +128,3 @@ def test_every_parameter_learns_and_names_are_the_authors():
     layers = {"imnet": (0, 2, 4, 6, 8), "Weight": (0, 2), "Score": (0, 2)}
     names = {f"{m}.layers.{i}.{k}" for m, at in layers.items() for i in at for k in ("weight", "bias")}
     assert set(full.state_dict()) == names
-
-
-@torch.no_grad()
-def test_the_formula_is_a_backend_and_triton_is_refused():
-    model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "itsrn"}))
-    image = torch.rand(2, 3, 9, 11)
-    for size in ((27, 33), (23, 40)):
-        model.backend = "auto"
-        fast = model(image, size)
-        model.backend = "reference"
-        torch.testing.assert_close(model(image, size), fast, atol=1e-5, rtol=0)
-    model.backend = "triton"
-    with pytest.raises(ConfigError, match="'triton' cannot serve this model: ITSRN computes in PyTorch"):
-        model.check_backend()

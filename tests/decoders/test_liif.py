@@ -5,10 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from clit_zoo.decoders import build_decoder, positions
-from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Coords, Pixels, pixel_centres
-from clit_zoo.model import SuperResolver
-from clit_zoo.zoo.config import ModelConfig
 
 SIZES = [
     ((5, 7), (5, 7)),
@@ -102,18 +99,6 @@ def test_every_parameter_learns_and_names_are_the_authors():
     assert list(full.state_dict()) == [
         f"imnet.layers.{i}.{k}" for i in (0, 2, 4, 6, 8) for k in ("weight", "bias")
     ]
-
-
-@torch.no_grad()
-def test_the_formula_is_a_backend_and_triton_is_refused():
-    model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "liif"}))
-    image = torch.rand(1, 3, 5, 6)
-    fast = model(image, (13, 20))
-    model.backend = "reference"
-    torch.testing.assert_close(model(image, (13, 20)), fast, atol=1e-5, rtol=0)
-    model.backend = "triton"
-    with pytest.raises(ConfigError, match="'triton' cannot serve this model: LIIF computes in PyTorch"):
-        model(image, (13, 20))
 
 
 @torch.no_grad()

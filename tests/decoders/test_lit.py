@@ -171,20 +171,6 @@ def test_it_compiles_and_exports(setting, backend):
 
 
 @torch.no_grad()
-def test_the_formula_is_a_backend_and_triton_is_refused():
-    model = SuperResolver(
-        ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "lit", **SMALL})
-    )
-    image = torch.rand(1, 3, 5, 6)
-    fast = model(image, (13, 20))
-    model.backend = "reference"
-    torch.testing.assert_close(model(image, (13, 20)), fast, atol=1e-5, rtol=0)
-    model.backend = "triton"
-    with pytest.raises(ValueError, match="'triton' cannot serve"):
-        model(image, (13, 20))
-
-
-@torch.no_grad()
 def test_attention_is_a_share_for_each_pixel():
     for settings in ({}, {"local_ensemble": True}, {"radius": 0}):
         decoder = build(**settings)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from clit_zoo.decoders import build_decoder
 from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Coords, Pixels, Raster, pixel_centres
-from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
 
 SIZES = [
@@ -161,18 +160,6 @@ def test_angles_are_not_rounded_to_half_precision():
         assert torch.equal(decoder.prepare(x, image).frequencies, truth)
     half = decoder.bfloat16().prepare(x.bfloat16(), image)
     assert half.frequencies.dtype == torch.float32 and half.amplitudes.dtype == torch.bfloat16
-
-
-@torch.no_grad()
-def test_the_formula_is_a_backend_and_triton_is_refused():
-    model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "lte"}))
-    image = torch.rand(1, 3, 5, 6)
-    fast = model(image, (13, 20))
-    model.backend = "reference"
-    torch.testing.assert_close(model(image, (13, 20)), fast, atol=1e-5, rtol=0)
-    model.backend = "triton"
-    with pytest.raises(ConfigError, match="'triton' cannot serve this model: LTE computes in PyTorch"):
-        model(image, (13, 20))
 
 
 def test_a_wave_is_a_cosine_and_a_sine():

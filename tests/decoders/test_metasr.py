@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from clit_zoo.axis import Axis
 from clit_zoo.decoders import build_decoder, metasr, predicted
-from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Coords, Pixels, pixel_centres
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
@@ -131,20 +130,6 @@ def test_the_originals_means_are_trained_layers():
     with torch.no_grad():
         whole, half = model(image, (9, 10)), model.to(torch.bfloat16)(image, (9, 10))
     assert half.dtype == torch.float32 and (half - whole).abs().max() < 0.02 * (whole.max() - whole.min())
-
-
-@torch.no_grad()
-def test_the_formula_is_a_backend_and_triton_is_refused():
-    model = SuperResolver(ModelConfig("x", {"name": "edsr", "blocks": 1, "channels": 8}, {"name": "metasr"}))
-    image = torch.rand(2, 3, 9, 11)
-    for size in ((27, 33), (23, 40)):
-        model.backend = "auto"
-        fast = model(image, size)
-        model.backend = "reference"
-        torch.testing.assert_close(model(image, size), fast, atol=1e-5, rtol=0)
-    model.backend = "triton"
-    with pytest.raises(ConfigError, match="'triton' cannot serve this model: Meta-SR computes in PyTorch"):
-        model.check_backend()
 
 
 @torch.no_grad()

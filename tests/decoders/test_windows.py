@@ -1,4 +1,4 @@
-"""What every decoder promises: a window is the crop of the whole, to the bit; lists of positions agree."""
+"""What every decoder promises: windows are crops of the whole, to the bit; lists, batches, backends agree."""
 
 import random
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import clit_zoo
+from clit_zoo.errors import ConfigError
 from clit_zoo.geometry import Coords, Pixels, pixel_centres
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo.config import ModelConfig
@@ -44,18 +45,25 @@ SMALL = {
 }
 HELD = {"ciaosr": 3 + 2 * 8 + 2 * 24}
 """Numbers that a view holds of each feature pixel, where they are more than ``3 + 24``."""
+IN_PYTORCH = {
+    "liif": "LIIF computes", "metasr": "Meta-SR computes", "itsrn": "ITSRN computes",
+    "ciaosr": "CiaoSR computes", "ultrasr": "UltraSR computes", "ipe": "IPE computes",
+    "lte": "LTE computes", "lte+": "LTE computes",
+    "lit-f": "LIT's variants compute", "lit-fe": "LIT's variants compute",
+}  # fmt: skip
+"""Those without kernels, as messages name them."""
 SCALES = [1, 2, 3.7, 12, (2.5, 5.3)]
 H, W = 29, 41
 
 
-def small(name: str) -> SuperResolver:
+def small(name: str, factor: float = 2) -> SuperResolver:
     torch.manual_seed(0)
     config = ModelConfig("small", {"name": "edsr", "channels": 8, "blocks": 1}, SMALL[name])
     model = SuperResolver(config).eval()
     with torch.no_grad():
         for part, p in model.decoder.named_parameters():
             if not hasattr(model.decoder, "amsno") or "imnet" in part:  # MSIT's trunk begins large
-                p.mul_(2)  # so that no part is lost beside the image
+                p.mul_(factor)  # so that no part is lost beside the image
     return model
 
 
@@ -134,6 +142,29 @@ def test_a_batch_is_its_pictures_and_half_precision_is_near(name):
         torch.testing.assert_close(model(image[1:], (23, 30)), out[1:], atol=1e-5, rtol=0)
         half = model.to(torch.bfloat16)(image, (23, 30))
     assert half.dtype == torch.float32 and (half - out).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_the_formula_is_a_backend(name):
+    """At a whole scale, whose pixels share their offsets, and at others."""
+    model, image = small(name, 1), torch.rand(2, 3, 9, 11)
+    for size in ((27, 33), (23, 40)):
+        model.backend = "auto"
+        fast = model(image, size)
+        model.backend = "reference"
+        torch.testing.assert_close(model(image, size), fast, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", IN_PYTORCH)
+def test_triton_is_refused_where_there_are_no_kernels(name):
+    model = small(name)
+    model.backend = "triton"
+    words = f"'triton' cannot serve this model: {IN_PYTORCH[name]} in PyTorch"
+    with pytest.raises(ConfigError, match=words):
+        model.check_backend()
+    with pytest.raises(ConfigError, match=words):
+        model(picture(), (50, 60))
 
 
 @pytest.mark.parametrize("name", SMALL)
