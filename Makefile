@@ -5,6 +5,8 @@ VENV ?= .venv
 IN ?= examples/astronaut.png
 SCALE ?= 4
 OUT ?= out
+# processes that share the tests out; each takes a core and up to 2 GB
+TESTERS ?= 2
 
 # PyTorch's builds for CPUs, where no GPU is seen: PyPI's for Linux bring 5 GB of CUDA and Triton.
 # TORCH_INDEX= takes PyPI's all the same, and TORCH_INDEX=https://download.pytorch.org/whl/rocm6.4, say, another.
@@ -22,7 +24,7 @@ upscale: $(VENV)/.installed  ## enlarge IN by SCALE into OUT
 	$(BIN)/clit-zoo upscale "$(IN)" --scale $(SCALE) -o "$(OUT)/" --overwrite
 
 test: $(VENV)/.installed-test  ## run the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 lint: $(VENV)/.installed-dev  ## style, types and layers
 	$(BIN)/ruff check .
