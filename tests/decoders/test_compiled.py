@@ -54,14 +54,6 @@ def test_gradients_of_the_compiled_query_are_those_of_the_eager_one(model):
         torch.testing.assert_close(a, b)
 
 
-def test_the_model_exports(model):
-    image = torch.rand(2, 3, 7, 5)
-    with torch.no_grad():
-        program = torch.export.export(Enlarge(model, (18, 13)), (image,))
-        other = torch.rand(2, 3, 7, 5)
-        torch.testing.assert_close(program.module()(other), model(other, (18, 13)))
-
-
 class Query(torch.nn.Module):
     def __init__(self, model, maps):
         super().__init__()

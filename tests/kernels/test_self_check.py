@@ -8,8 +8,14 @@ from clit_kernels import self_check
 from clit_kernels.self_check import SHAPES, check_backend
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        pytest.param(shape, dtype, marks=[pytest.mark.slow] * (shape == "paper" and dtype != torch.float32))
+        for shape in SHAPES
+        for dtype in (torch.float32, torch.float16, torch.bfloat16)
+    ],
+)
 def test_torch_is_right(shape, dtype):
     found = check_backend("torch", "cpu", dtype, shape)
     assert found.right
