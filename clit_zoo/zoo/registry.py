@@ -38,11 +38,6 @@ class Entry:
     revision: str | None = None
     sha256: str | None = None
 
-    def __post_init__(self) -> None:
-        pinned = [self.repo_id, self.revision, self.sha256]
-        if any(pinned) and not all(pinned):
-            raise ValueError(f"{self.name}: repo_id, revision and sha256 are pinned together or not at all")
-
     @property
     def folder(self) -> Path | None:
         """The folder with the weights that ship with the library, or None where there are none."""

@@ -95,8 +95,8 @@ def test_status(monkeypatch):
 
 
 def test_a_repository_is_pinned_whole():
-    with pytest.raises(ValueError, match="together"):
-        registry.Entry("x", registry.get("rdn-clit").config, 1, "", repo_id="org/x")
+    for entry in registry.REGISTRY.values():
+        assert len({bool(part) for part in (entry.repo_id, entry.revision, entry.sha256)}) == 1, entry.name
 
 
 def test_embedded_weights_are_those_of_their_row():
