@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from ..errors import WeightsNotFoundError
 from ..model import SuperResolver
 from ..pretrained import from_pretrained
 from ..zoo import registry
@@ -56,10 +55,7 @@ def starting_model(
     elif from_scratch:
         model = SuperResolver(_config_of(source), backend=backend)
     else:
-        try:
-            model = from_pretrained(source, device="cpu", dtype="float32", backend=backend)
-        except WeightsNotFoundError as error:
-            raise WeightsNotFoundError(f"{error} To train it from random weights: --from-scratch.") from error
+        model = from_pretrained(source, device="cpu", dtype="float32", backend=backend)
     if stages is not None:
         model = with_stages(model, stages, new_stages)
         words += "" if from_scratch else f" made a cascade of {stages} stages (new ones: {new_stages})"

@@ -191,8 +191,9 @@ def _no_weights(name: str) -> str:
     ready = registry.with_weights()
     return (
         f"{name} is a registered model, but no weights for it have been published yet. Train it "
-        "(clit-zoo train), convert a checkpoint of its authors' code (clit-zoo convert CHECKPOINT -o "
-        f"FOLDER) and load that folder, or use another model{': ' + ', '.join(ready) if ready else ''}."
+        "(clit-zoo train --from-scratch), convert a checkpoint of its authors' code (clit-zoo convert "
+        "CHECKPOINT -o FOLDER) and load that folder, or use another model"
+        f"{': ' + ', '.join(ready) if ready else ''}."
     )
 
 
