@@ -1,6 +1,7 @@
 """``clit-zoo eval``: PSNR and SSIM of a model on benchmark folders, beside published figures."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,16 @@ from ..evaluation import Method, Results, bicubic, evaluate, model_method, proto
 from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
 from ..evaluation.degradations import degradation
 from ..evaluation.evaluate import check_scales
-from .loading import load, precision_options
+from .loading import Parsed, load, precision_options
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
-class Scales(click.ParamType):
-    """Numbers such as "2,3,4"."""
-
-    name = "scales"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        if isinstance(value, list):
-            return value
-        try:
-            return [float(part.strip().lstrip("xX×")) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 2,3,4", param, ctx)
+SCALES = Parsed(
+    "scales",
+    "list of numbers such as 2,3,4",
+    lambda text: [float(part.strip().lstrip("xX×")) for part in text.split(",")],
+)
 
 
 @click.command("eval")
@@ -43,7 +37,7 @@ class Scales(click.ParamType):
 @click.option(
     "-m", "--model", default="edsr-light-lit", show_default=True, metavar="NAME|FOLDER|REPO|bicubic"
 )
-@click.option("-s", "--scales", type=Scales(), default="2,3,4", show_default=True, help="Any numbers ≥ 1.")
+@click.option("-s", "--scales", type=SCALES, default="2,3,4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
     "--protocol",
     type=click.Choice(["auto", "benchmark", "div2k"]),
@@ -171,14 +165,11 @@ def _method(model: str, device: str, dtype: str, backend: str) -> Method:
 
 def _check_out(path: Path, overwrite: bool) -> None:
     """Refuse a --out that could not be written, or would replace what is there unasked."""
-    if not os.path.isdir(path.parent):
-        raise ClitZooError(f"The folder of --out {path} does not exist: make it first.")
-    try:
+    os.stat(path.parent)
+    with suppress(FileNotFoundError):
         os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not overwrite:
-        raise ClitZooError(f"--out {path} exists: give another name, or --overwrite to replace it.")
+        if not overwrite:
+            raise ClitZooError(f"--out {path} exists: give another name, or --overwrite to replace it.")
 
 
 def _write(path: Path, table: str) -> None:
@@ -186,6 +177,6 @@ def _write(path: Path, table: str) -> None:
     try:
         with replacing(path) as part:
             part.write_text(table, encoding="utf-8")
-    except OSError as error:
+    except OSError:
         click.echo(table, nl=False)
-        raise ClitZooError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import __version__
+from ..zoo.schema import require
 from . import published
 from .dataset import plain_name
 from .results import Mean, Results
@@ -29,8 +30,7 @@ def render(results: Results, form: str = "text", beside: str = "auto") -> str:
         return _json(results, beside)
     if form == "csv":
         return _csv(results, beside)
-    if form not in FORMATS:
-        raise ValueError(f"unknown format {form!r}: one of {', '.join(FORMATS)}")
+    require(form in FORMATS, "format", form, f"one of {', '.join(FORMATS)}")
     blocks = [_block(results, name, means, beside, form) for name, means in _by_dataset(results).items()]
     if not blocks:
         blocks.append("Nothing could be scored.")

@@ -79,7 +79,7 @@ class Part:
 
     def check(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
         """All settings, those not given at their defaults; ConfigError where one is not allowed."""
-        checked = {
+        checked: dict[str, Any] = {
             key: setting.check(given.get(key, setting.default), f"{where}.{key}")
             for key, setting in self.settings.items()
         }

@@ -209,9 +209,9 @@ def test_damaged_small_and_deep_pictures_are_named_and_skipped(folder):
 
 def test_wrong_outputs_are_skipped_with_the_reason(folder):
     results = evaluate(lambda image, size: image, folder, [2], limit=1)
-    assert "(20, 22, 3) where (40, 44, 3)" in results.skipped[0].reason
+    assert "(20, 22, 3) where finite (40, 44, 3)" in results.skipped[0].reason
     results = evaluate(lambda image, size: np.full((*size, 3), np.nan), folder, [2], limit=1)
-    assert "not finite" in results.skipped[0].reason
+    assert "where finite" in results.skipped[0].reason
     assert "Nothing could be scored" in render(results)
 
 

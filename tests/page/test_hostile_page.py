@@ -363,11 +363,12 @@ def test_what_the_command_refuses(tmp_path, capfd, monkeypatch):
 
 
 def test_without_the_extra(monkeypatch, capfd):
-    from clit_zoo.commands import cli, serve
+    from clit_zoo.commands import cli
 
-    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else True)
+    monkeypatch.setitem(sys.modules, "clit_zoo.page.server", None)
+    monkeypatch.setitem(cli.EXTRAS, "clit_zoo.page.server", cli.EXTRAS["uvicorn"])
     assert cli.run(["serve"]) == 1
-    assert "serve needs uvicorn: pip install 'clit-zoo[page]'" in capfd.readouterr().err
+    assert "is not installed: pip install 'clit-zoo[page]'" in capfd.readouterr().err
 
 
 def test_animations_and_odd_kinds_are_pictures_too(client):
