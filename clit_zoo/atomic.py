@@ -46,7 +46,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         _change_mode(part, mode)
         os.replace(part, path)
     except OSError as error:
-        if error.filename in (None, str(part)):  # a full disk does not name the file
+        if error.errno and error.filename in (None, str(part)):  # a full disk does not name the file
             error.filename = str(path)
         raise
     finally:
