@@ -14,7 +14,7 @@ _MANY = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, _MANY), "batch": (1, _MANY), "accumulate": (1, _MANY), "warmup": (0, _MANY),
     "clip": (0, _MANY), "freeze_stages": (0, _MANY), "seed": (0, 2**63 - 1), "patch": (BLOCK, 512),
-    "lr": (1e-12, 1), "ema": (0, 1 - 1e-9), "drawings": (0, 1),
+    "lr": (1e-12, 1), "ema": (0, 0.999999), "drawings": (0, 1),
 }  # fmt: skip
 _CHOICES = {
     "strategy": STRATEGIES, "queries": QUERIES, "degrade": (None, *DEGRADATIONS), "loss": LOSSES,

@@ -275,9 +275,10 @@ def _is_single_file(inputs: tuple[Path, ...], out: str | None, format: str | Non
         wrong = f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
     elif os.path.isdir(out) or out.endswith(("/", os.sep)):
         return False
+    elif form is None and os.path.lexists(out):
+        wrong = f"-o {out} is a file that is no picture: give a folder."
     elif form is None and (several or not Path(out).suffix):
-        if os.path.lexists(out):
-            wrong = f"-o {out} is a file that is no picture: give a folder."
+        return False
     elif form is None or form.output is None:
         as_folder = f"; for a folder give {out}/" if form is None else ""
         wrong = f"cannot write {Path(out).suffix.lower()}: the formats are {', '.join(OUTPUTS)}{as_folder}."
