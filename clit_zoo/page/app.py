@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import time
 import unicodedata
@@ -26,7 +27,7 @@ from . import iiif
 from .cache import Answers
 from .guard import Guard
 from .pictures import BICUBIC, Models, Opened, Pictures, Views
-from .pixels import encoded, window
+from .pixels import encoded, enlarges, window
 from .refusal import Refusal, sentence
 from .saves import Saves, Wish
 from .worker import Worker, shared
@@ -34,13 +35,19 @@ from .worker import Worker, shared
 MAX_UPLOAD = 256 << 20
 """Bytes of an uploaded file."""
 
+MAX_UPLOADING = 4 * MAX_UPLOAD
+"""Bytes of all files that are being uploaded, or wait to be read."""
+
 MAX_BODY = 1 << 16
 """Bytes of any other request's body."""
 
 UPLOAD_PAUSE = 30.0
 """Seconds without a byte after which an upload is given up."""
 
-WORKERS = ("resize", "encode", "decode", "read", "write")
+TILE_PIXELS = 1 << 18
+"""Larger answers are computed beside the tiles: so many take 0.5 to 1.2 s of a core in the light model."""
+
+WORKERS = ("resize", "encode", "decode", "enlarge", "read", "save")
 
 END_SECONDS = 1.0
 """That computations have for their last step when the server stops."""
@@ -63,19 +70,21 @@ class Page:
 
     def __init__(self, pictures: Pictures, models: Models, folder: Path):
         self.pictures, self.models, self.folder = pictures, models, folder
-        # What needs no model must not wait for one, nor one picture's tiles for another one's encoding. Files
-        # are read and written one at a time, as each may take a gigabyte, and by no executor's threads, for
-        # which an end would wait.
+        # What needs no model must not wait for one, nor tiles for another picture's encoding or for a whole
+        # enlargement. Files are read and written one at a time, as each may take a gigabyte, and by no
+        # executor's threads, for which an end would wait.
         self.workers = [Worker(name) for name in WORKERS]
-        self.resizing, self.encoding, self.decoding, self.reading, self.writing = self.workers
+        self.resizing, self.encoding, self.decoding, self.enlarging, self.reading, saving = self.workers
         self.views = Views(models, self.encoding)
         self.answers = Answers(CACHED_BYTES)
-        self.saves = Saves(self.views, self.decoding, self.writing, folder)
+        self.saves = Saves(self.views, saving, folder)
+        self.uploading = 0  # bytes
 
     def stop(self) -> None:
         """End what is under way, as far as it ends within a second."""
         for opened in self.pictures:
             opened.closed = True  # ends its encoding at the next layer
+        self.saves.stop()
         for worker in self.workers:
             worker.stop()
         end = time.monotonic() + END_SECONDS
@@ -104,32 +113,36 @@ class Page:
             "encoded": {name: round(share, 4) for name, share in self.views.progress(opened).items()},
         }
 
-    async def pixels(self, client: str, opened: Opened, model: str, scale: float, ask: iiif.Ask) -> bytes:
-        """The bytes that an address asks for."""
+    async def pixels(
+        self, asker: tuple[str, str], opened: Opened, model: str, scale: float, ask: iiif.Ask
+    ) -> bytes:
+        """The bytes that an address asks for; the asker is a client and its machine."""
         (h, w), canvas = opened.size, iiif.canvas_size(opened.size, scale)
         left, top, right, bottom = (
             min(edge * side / whole, side)
             for edge, side, whole in zip(ask.region, (w, h) * 2, canvas[::-1] * 2, strict=True)
         )
+        box = left, top, right, bottom
 
         async def compute() -> bytes:
-            enlarged = ask.size[0] > bottom - top or ask.size[1] > right - left
             view: View | None = None
-            if model != BICUBIC and enlarged:
+            if model != BICUBIC and enlarges(box, ask.size):
                 view = await shared(self.views.get(opened, model))
             else:
                 self.views.check(model)
 
             def steps() -> Any:
                 parts = []
-                for part in window(opened.picture, view, (left, top, right, bottom), ask.size):
+                for part in window(opened.picture, view, box, ask.size):
                     parts.append(part)
                     yield
                 self.views.bound()
                 return encoded(parts, ask)
 
-            worker = self.resizing if view is None else self.decoding
-            data: bytes = await asyncio.wrap_future(worker.submit(client, steps()))
+            worker = self.decoding if math.prod(ask.size) <= TILE_PIXELS else self.enlarging
+            worker = self.resizing if view is None else worker
+            client, machine = asker
+            data: bytes = await asyncio.wrap_future(worker.submit(client, steps(), machine))
             return data
 
         return await self.answers.get((opened.id, model, scale, ask), compute)
@@ -177,6 +190,7 @@ def create_app(
         Route("/api/pictures/{id}/encode", _encode, methods=["POST"]),
         Route("/api/pictures/{id}/attention", _attention),
         Route("/api/pictures/{id}/saves", _save, methods=["POST"]),
+        Route("/api/saves", _saves),
         Route("/api/saves/{id}", _save_status),
         Route("/api/saves/{id}", _cancel, methods=["DELETE"]),
         Route("/api/saves/{id}/file", _file),
@@ -222,7 +236,7 @@ async def _image(request: Request) -> Response:
     opened, scale, model = _asked(request)
     parts = [request.path_params[part] for part in ("region", "size", "rotation", "file")]
     ask = iiif.parse(parts, iiif.canvas_size(opened.size, scale), scale)
-    data = await _while_connected(request, _page(request).pixels(_client(request), opened, model, scale, ask))
+    data = await _while_connected(request, _page(request).pixels(_asker(request), opened, model, scale, ask))
     headers = {**OPEN_TO_ALL, "Link": iiif.PROFILE_LINK, "Cache-Control": "private, max-age=3600"}
     return Response(data, 200, headers, iiif.FORMATS[ask.format])
 
@@ -257,7 +271,7 @@ async def _status(request: Request) -> Response:
         {
             "version": __version__,
             "pictures": len(list(page.pictures)),
-            "waiting": len(page.resizing) + len(page.encoding) + len(page.decoding),
+            "waiting": sum(len(worker) for worker in page.workers),
             "cached_bytes": page.answers.nbytes,
             "encoded_bytes": page.views.nbytes,
         }
@@ -273,13 +287,21 @@ async def _upload(request: Request) -> Response:
     name = _file_name(request.query_params.get("name", ""))
     page = _page(request)
     suffix = re.sub(r"[^.a-z0-9]", "", Path(name).suffix.lower())[:8]
-    # a folder of its own, because readers name the file in their messages
-    with TemporaryDirectory(dir=page.folder) as folder:
-        path = Path(folder, f"upload{suffix}")
-        with path.open("wb") as file:
-            async for block in _body(request, MAX_UPLOAD, UPLOAD_PAUSE):
-                await asyncio.to_thread(file.write, block)
-        return await _open(page, path, name)
+    taken = 0
+    try:
+        # a folder of its own, because readers name the file in their messages
+        with TemporaryDirectory(dir=page.folder) as folder:
+            path = Path(folder, f"upload{suffix}")
+            with path.open("wb") as file:
+                async for block in _body(request, MAX_UPLOAD, UPLOAD_PAUSE):
+                    if page.uploading + len(block) > MAX_UPLOADING:
+                        raise Refusal(503, "too many files are being uploaded; send it again later")
+                    taken += len(block)
+                    page.uploading += len(block)
+                    await asyncio.to_thread(file.write, block)
+            return await _open(page, path, name)
+    finally:
+        page.uploading -= taken
 
 
 async def _example(request: Request) -> Response:
@@ -326,7 +348,8 @@ async def _attention(request: Request) -> Response:
         yield
         return view.attention(x, y, scale)
 
-    future = page.decoding.submit(_client(request), steps())
+    client, machine = _asker(request)
+    future = page.decoding.submit(client, steps(), machine)
     glances = await _while_connected(request, asyncio.wrap_future(future))
     stages = [{"box": glance.box, "heads": glance.weights.tolist()} for glance in glances]
     return JSONResponse({"x": x, "y": y, "stages": stages})
@@ -343,6 +366,10 @@ async def _save(request: Request) -> Response:
             raise
         raise Refusal(400, "the body is no JSON") from None
     return JSONResponse(page.saves.start(opened, wish).described(), 202)
+
+
+async def _saves(request: Request) -> Response:
+    return JSONResponse({"saves": [save.described() for save in _page(request).saves]})
 
 
 async def _save_status(request: Request) -> Response:
@@ -364,9 +391,9 @@ async def _file(request: Request) -> Response:
 # what they share ------------------------------------------------------------------------------------------
 
 
-def _client(request: Request) -> str:
-    """Who takes turns: a viewer that says so, else a machine."""
-    return request.headers.get("x-viewer", "")[:40] or (request.client.host if request.client else "")
+def _asker(request: Request) -> tuple[str, str]:
+    """Who takes turns: a viewer by the name that it gives itself, and its machine."""
+    return request.headers.get("x-viewer", "")[:40], request.client.host if request.client else ""
 
 
 async def _while_connected(request: Request, answer: Awaitable[Any]) -> Any:
@@ -418,7 +445,7 @@ def _file_name(text: str) -> str:
 async def _refused(request: Request, error: Exception) -> Response:
     status = error.status if isinstance(error, Refusal) else 422
     headers = dict(OPEN_TO_ALL) if request.url.path.startswith("/iiif/") else {}
-    if status in (408, 413):
+    if status in (408, 413, 503):
         headers["Connection"] = "close"  # the rest of the body is not read
     if status == 503:
         headers["Retry-After"] = "2"

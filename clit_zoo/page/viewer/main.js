@@ -225,30 +225,36 @@ function dialog() {
   $("dialog").showModal();
 }
 
-const save = tried(async () => {
-  let found = await api.save(state.current.id, wish());
+const save = tried(async () => follow(await api.save(state.current.id, wish()), true));
+
+// A file being saved, with its progress; it comes down when it is done, if this page has asked for it.
+async function follow(found, own) {
   const item = document.createElement("li"), bar = document.createElement("progress"), line = document.createElement("div");
   const cancel = button("Cancel", tried(async () => { item.remove(); await api.cancel(found.id); }));
   cancel.setAttribute("aria-label", `Cancel ${found.name}`);
   item.append(found.name, quiet(` ${found.width}×${found.height}`), bar, line, cancel);
   $("saves").append(item);
-  while (item.isConnected && !["done", "failed"].includes(found.state)) {
+  while (!["done", "failed"].includes(found.state)) {
     bar.value = found.progress;
     line.textContent = found.state === "writing" ? "writing the file" : `${Math.round(100 * found.progress)} %`;
     await new Promise((resolve) => setTimeout(resolve, 250));
     if (!item.isConnected) return;
-    try { found = await api.saved(found.id); } catch (error) { if (item.isConnected) throw error; }
+    try { found = await api.saved(found.id); } catch (error) {
+      if (!item.isConnected) return;
+      item.remove();
+      throw error;
+    }
   }
   if (!item.isConnected) return;
   bar.remove();
-  line.textContent = found.notices.join(" ");
-  if (found.state === "failed") { cancel.textContent = "Close"; return; }
-  const link = document.createElement("a");
-  Object.assign(link, { href: `/api/saves/${found.id}/file`, download: found.name, textContent: "Fetch again" });
-  line.append(" ", link);
   cancel.textContent = "Close";
-  link.click();
-});
+  line.textContent = found.notices.join(" ");
+  if (found.state === "failed") return;
+  const link = document.createElement("a");
+  Object.assign(link, { href: `/api/saves/${found.id}/file`, download: found.name, textContent: own ? "Fetch again" : "Fetch" });
+  line.append(" ", link);
+  if (own) link.click();
+}
 
 // Small things ---------------------------------------------------------------------------------------------
 
@@ -306,4 +312,5 @@ tried(async () => {
   }
   show(null);
   await refresh();
+  for (const one of await api.saves()) tried(follow)(one, false);
 })();
