@@ -46,12 +46,7 @@ def test_a_tile_is_the_crop_of_the_whole_to_the_bit(client, tiny, noise, scale):
 
 def test_tiles_at_the_largest_scale(client, noise):
     id = client.opened(noise(37, 41))
-    for x, y, w, h in [
-        (256, 512, 256, 256),
-        (7936, 33024, 256, 256),
-        (40960, 36864, 40, 136),
-        (11, 7, 900, 901),
-    ]:
+    for x, y, w, h in [(7936, 33024, 256, 256), (40960, 36864, 40, 136), (11, 7, 90, 91)]:
         part = client.get(f"/iiif/tiny-clit/{id}@1000/{x},{y},{w},{h}/max/0/default.png")
         assert part.status == 200, part.body
 

@@ -115,6 +115,7 @@ async function encoded(picture, model) {
 }
 
 const open = tried(async (files) => {
+  await ready; // or the list's first showing would wipe away what is said here
   const failures = [];
   for (const file of files) {
     say(`sending ${file.name}`);
@@ -305,7 +306,7 @@ document.addEventListener("keydown", (event) => {
 });
 window.clitZoo = { stage }; // for tests and the curious
 
-tried(async () => {
+const ready = tried(async () => {
   state.models = await api.models();
   for (const id of ["model", "other"]) {
     $(id).append(...state.models.map(({ name, summary }) => Object.assign(new Option(name, name), { title: summary })));
