@@ -135,7 +135,8 @@ def asked_by_viewers(info):
                 w, h = min(tile * factor, wide - left), min(tile * factor, high - top)
                 region = "full" if (w, h) == (wide, high) else f"{left},{top},{w},{h}"
                 size = math.ceil(w / factor), math.ceil(h / factor)
-                yield f"{region}/{'max' if size == (wide, high) else '%d,%d' % size}/0/default"
+                asked = "max" if size == (wide, high) else f"{size[0]},{size[1]}"
+                yield f"{region}/{asked}/0/default"
     for size in info["sizes"]:
         yield f"full/{size['width']},{size['height']}/0/default"
     yield "full/max/0/default"
