@@ -192,7 +192,8 @@ def test_a_box_is_saved_and_comes_down(browser, photo, tiny):
     assert browser("return clitZoo.stage.box") is None
 
 
-def test_a_save_is_found_again_and_cancelled(browser, photo, request):
+def test_a_save_is_found_again_and_cancelled(browser, photo, monkeypatch, request):
+    monkeypatch.setattr("clit_zoo.tiles.CHUNK_PIXELS", 1 << 16)
     request.node.expected_errors = ("/api/saves/",)  # a question that was on its way
     browser.drop(photo, "edge.png")
     browser.sharp()

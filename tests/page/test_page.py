@@ -158,7 +158,10 @@ def test_transparency_goes_on_white_in_a_jpeg(client, noise):
         assert np.asarray(image).min() > 250
 
 
-def test_saves_are_listed_and_cancelled_between_their_rows_and_tiles_come_meanwhile(start, noise):
+def test_saves_are_listed_and_cancelled_between_their_rows_and_tiles_come_meanwhile(
+    start, noise, monkeypatch
+):
+    monkeypatch.setattr("clit_zoo.tiles.CHUNK_PIXELS", 1 << 16)
     served = start()
     client = served.client
     id = client.opened(noise(40, 50, seed=3))

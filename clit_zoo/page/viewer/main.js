@@ -20,7 +20,8 @@ function told() {
   $("stage").setAttribute("aria-busy", String(!!done && done[0] < done[1]));
   if (failure) return say(failure.message, true);
   if (state.encoding) return;
-  say(done && done[0] < done[1] ? `decoding for ×${stage.scale}: ${done[0]} of ${done[1]}` : "");
+  if (done && done[0] < done[1]) say(`decoding for ×${stage.scale}: ${done[0]} of ${done[1]}`);
+  else if (/^(de|en)coding /.test($("state").textContent)) say(""); // what else is said there stays
 }
 
 function say(sentence, wrong = false) {
@@ -69,7 +70,8 @@ function show(picture) {
   state.attention = null;
   $("heads").classList.add("hidden");
   for (const id of ["save", "box", "look", "fit", "actual", "in", "out", "model", "other"]) $(id).disabled = !picture;
-  if (!picture) { stage.show(null, []); say(""); return; }
+  say("");
+  if (!picture) { stage.show(null, []); return; }
   state.chosen[picture.id] ??= { model: picture.model, other: "" };
   $("model").value = state.chosen[picture.id].model;
   $("other").value = state.chosen[picture.id].other;
