@@ -233,6 +233,7 @@ def test_where_it_looks(client, tiny, noise):
 
 def test_the_thirteenth_picture_closes_the_oldest_idle_one(start, png, monkeypatch):
     monkeypatch.setattr(page_pictures, "MAX_PICTURES", 3)
+    monkeypatch.setattr("clit_zoo.tiles.CHUNK_PIXELS", 1 << 16)
     client = start().client
     ids = [client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(3)]
     client.get(f"/api/pictures/{ids[0]}")  # looked at
@@ -249,6 +250,7 @@ def test_the_thirteenth_picture_closes_the_oldest_idle_one(start, png, monkeypat
 
 def test_a_picture_there_is_no_room_for_closes_none(start, png, monkeypatch):
     monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
+    monkeypatch.setattr("clit_zoo.tiles.CHUNK_PIXELS", 1 << 16)
     client = start().client
     idle, saved = (client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(2))
     client("POST", f"/api/pictures/{saved}/saves", json.dumps({"scale": 200}))
