@@ -231,29 +231,36 @@ def test_where_it_looks(client, tiny, noise):
         assert answer.status == status and answer.body["error"]
 
 
-def test_the_thirteenth_picture_closes_the_oldest_idle_one(start, png, monkeypatch):
+@pytest.fixture
+def saving(start):
+    """A client of a server whose saves wait."""
+    served, go_on = start(), threading.Event()
+    served.page.saves._worker.run("first", lambda: go_on.wait(60))
+    yield served.client
+    go_on.set()
+
+
+def test_the_thirteenth_picture_closes_the_oldest_idle_one(saving, png, monkeypatch):
     monkeypatch.setattr(page_pictures, "MAX_PICTURES", 3)
-    monkeypatch.setattr("clit_zoo.tiles.CHUNK_PIXELS", 1 << 16)
-    client = start().client
+    client = saving
     ids = [client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(3)]
     client.get(f"/api/pictures/{ids[0]}")  # looked at
-    saving = client("POST", f"/api/pictures/{ids[1]}/saves", json.dumps({"scale": 200})).body
+    save = client("POST", f"/api/pictures/{ids[1]}/saves", json.dumps({"scale": 2})).body
     told = client.upload(png(seed=3), "3.png").body
     assert told["closed"] == ["2.png"]
     answer = client.get(f"/iiif/tiny-clit/{ids[2]}/full/max/0/default.png")
     assert answer.status == 404 and "closed to make room" in answer.body["error"]
     assert client.upload(png(seed=4), "4.png").body["closed"] == ["0.png"]
-    client("DELETE", f"/api/saves/{saving['id']}")
+    client("DELETE", f"/api/saves/{save['id']}")
     monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
     assert len(client.upload(png(seed=5), "5.png").body["closed"]) == 2
 
 
-def test_a_picture_there_is_no_room_for_closes_none(start, png, monkeypatch):
+def test_a_picture_there_is_no_room_for_closes_none(saving, png, monkeypatch):
     monkeypatch.setattr(page_pictures, "MAX_HELD_PIXELS", 1300)
-    monkeypatch.setattr("clit_zoo.tiles.CHUNK_PIXELS", 1 << 16)
-    client = start().client
+    client = saving
     idle, saved = (client.upload(png(seed=seed), f"{seed}.png").body["id"] for seed in range(2))
-    client("POST", f"/api/pictures/{saved}/saves", json.dumps({"scale": 200}))
+    client("POST", f"/api/pictures/{saved}/saves", json.dumps({"scale": 2}))
     answer = client.upload(png(30, 30), "large.png")
     assert answer.status == 503 and "being saved" in answer.body["error"]
     assert client.get(f"/api/pictures/{idle}").status == 200
