@@ -261,13 +261,14 @@ class SuperResolver(nn.Module):
         ``card`` is as in ``save_pretrained``; a card's "path/to/this/folder" becomes ``repo_id``.
 
         Raises:
-            HubError: the Hub cannot be reached or refuses.
+            HubError: there is no token, or the Hub cannot be reached or refuses.
+            ClitZooError: the card names no licence.
         """
         from .zoo.hub import push
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=card)
-            return push(folder, repo_id, private=private, token=token)
+            return push(folder, repo_id, private=private, token=token).address
 
 
 class View:
