@@ -303,8 +303,8 @@ class View:
     ) -> Any:
         """The picture, or a window of it, enlarged.
 
-        A window at a scale is the same pixels, to a rounding of float32 (2e-7 measured), as that part of the
-        whole picture at that scale; it costs its own pixels and a halo.
+        A window at a scale is the same pixels, bit for bit in float32 and PyTorch, as that part of the whole
+        picture at that scale; it costs its own pixels and a halo.
 
         Args:
             scale: any real number from 1, or a pair (sy, sx) of them.
