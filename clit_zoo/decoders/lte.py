@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..geometry import Size, Where
-from .base import Progress
+from ..geometry import Frame, Where
+from .base import Decoder, Progress
 from .corners import Corner, axis_corners
 from .mlp import MLP
 from .positions import Place, Span, by_blocks, read, skip
@@ -46,7 +46,7 @@ class Prepared(NamedTuple):
     image: Tensor
 
 
-class LTE(nn.Module):
+class LTE(nn.Module, Decoder):
     """Local texture estimator.
 
     Args:
@@ -69,7 +69,7 @@ class LTE(nn.Module):
         max_scale_cell: float = 4.0,
     ):
         super().__init__()
-        self.reach, self.backend = 2, "auto"
+        self.reach = 2
         self.plus, self.max_scale_cell = plus, max_scale_cell
         self.coef = nn.Conv2d(in_channels, dim, 3, padding=1)
         self.freq = nn.Conv2d(in_channels, dim, 3, padding=1)
@@ -80,7 +80,7 @@ class LTE(nn.Module):
         else:
             self.imnet = MLP(dim, hidden_dims, 3, lambda: nn.ReLU(inplace=True))
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """Amplitudes and frequencies; see ``Decoder``."""
         weight, bias = self.freq.weight, self.freq.bias
         assert bias is not None
@@ -92,10 +92,6 @@ class LTE(nn.Module):
             frequencies = F.conv2d(features.to(wide), weight.to(wide), bias.to(wide), padding=1)
         amplitudes = self.coef(features).permute(0, 2, 3, 1).contiguous()
         return Prepared(amplitudes, frequencies.permute(0, 2, 3, 1).contiguous(), image)
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
@@ -112,10 +108,6 @@ class LTE(nn.Module):
             (B, Q, 3), as ``decode`` gives.
         """
         return self._colors(self.prepare(features, image), where, True)
-
-    def why_not(self, backend: str, like: Tensor) -> str | None:
-        """Why ``backend`` cannot serve; see ``Decoder``."""
-        return "LTE computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
     def _colors(
         self, prepared: Prepared, where: Where, direct: bool, progress: Progress | None = None

@@ -143,7 +143,7 @@ def test_the_formula_is_a_backend_and_triton_is_refused():
         model.backend = "reference"
         torch.testing.assert_close(model(image, size), fast, atol=1e-5, rtol=0)
     model.backend = "triton"
-    with pytest.raises(ConfigError, match="'triton' cannot serve this model: Meta-SR computes in PyTorch"):
+    with pytest.raises(ConfigError, match="'triton' cannot serve this model: MetaSR computes in PyTorch"):
         model.check_backend()
 
 
