@@ -181,8 +181,9 @@ def push(
         answer = error.response
         raise download.refusal(answer.status_code, answer.headers, repo, WEIGHTS_FILE) from error
     except Exception as error:  # of whatever library the client uses
-        reason = str(error).strip()[:200]
-        lfs = " To send the weights by Git LFS instead: HF_HUB_DISABLE_XET=1." if "xet" in reason else ""
+        reason = str(error).strip()[:200].rstrip(".")
+        xet = "xet" in reason.lower()
+        lfs = " To send the weights by Git LFS instead: HF_HUB_DISABLE_XET=1." if xet else ""
         raise HubError(f"{repo_id} could not be published ({reason}).{lfs}") from error
     with files.weights_path.open("rb") as file:
         return Published(commit.commit_url, commit.oid, hashlib.file_digest(file, "sha256").hexdigest())

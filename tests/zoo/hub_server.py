@@ -103,9 +103,12 @@ class Handler(BaseHTTPRequestHandler):
             repository = self.server.repositories[about[1]]
             head = {"sha": repository.refs["main"], "private": repository.private}
             return self._answer({"id": about[1], **head})
-        if re.fullmatch(r"/api/models/[^/]+/[^/]+/xet-write-token/main", path) and self._may_write():
-            token = {"accessToken": XetStore.TOKEN, "exp": 2**33, "casUrl": f"{self.server.url}/xet"}
-            return self._answer(token)
+        asked = re.fullmatch(r"/api/models/([^/]+/[^/]+)/xet-write-token/main", path)
+        if asked and self._may_write() and self.server.repositories[asked[1]].mode != "no xet":
+            token, end, url = XetStore.TOKEN, 2**33, f"{self.server.url}/xet"
+            # in both forms: a client of 1.x reads the headers
+            head = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(end)}
+            return self._answer({"accessToken": token, "exp": end, "casUrl": url}, headers=head)
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(.+)/([^/]+)", path)
         if match is None:
             return self._refuse(404, "RepoNotFound")
@@ -229,7 +232,8 @@ class Handler(BaseHTTPRequestHandler):
                 if large["oid"] not in self.server.objects:
                     upload = {"href": f"{self.server.url}/lfs/{large['oid']}?signature=x"}
                     large["actions"] = {"upload": upload, "verify": verify}
-            return self._answer({"transfer": "basic", "objects": wanted})
+            xet = "xet" in asked["transfers"]  # a client of 1.x lets the server choose
+            return self._answer({"transfer": "xet" if xet else "basic", "objects": wanted})
         if path == "/lfs/verify":
             asked = json.loads(body)
             whole = len(self.server.objects.get(asked["oid"], b"")) == asked["size"]
@@ -253,10 +257,13 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.server.repositories[repo_id]
         return repository.commits[repository.refs["main"]]
 
-    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
+    def _answer(
+        self, content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
         data = json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

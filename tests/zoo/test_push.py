@@ -67,6 +67,16 @@ def test_published_pinned_and_loaded(server, start_client, folder, tmp_path, sto
     assert len(commits) == 1, "nothing changed"
 
 
+def test_a_server_without_xet(server, start_client, folder):
+    pytest.importorskip("hf_xet")
+    pytest.importorskip("huggingface_hub", minversion="2", reason="before, clients asked the server")
+    server.add("org/no-xet", {}, mode="no xet")
+    client = start_client(server.url, HF_TOKEN="hf_test", HF_HUB_DISABLE_XET="0")
+    done = client("command", "push", folder, "org/no-xet")["result"]
+    assert done["code"] == 1 and done["err"].count("\n") == 1
+    assert "could not be published" in done["err"] and "HF_HUB_DISABLE_XET=1" in done["err"]
+
+
 def test_the_card_names_the_repository(server, client, folder):
     with (folder / "README.md").open("a") as card:
         card.write('from_pretrained("path/to/this/folder")')
