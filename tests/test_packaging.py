@@ -42,6 +42,7 @@ def test_weights_reach_the_wheel(tmp_path):
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     beside = {"CITATION.cff", "CHANGELOG.md", "Makefile"}
     assert not [name for name in beside if not (unpacked / name).exists()]
+    assert [folder.name for folder in (unpacked / "weights").iterdir()] == ["edsr-light-some"]
     with zipfile.ZipFile(build(unpacked, tmp_path / "wheel", "wheel")) as wheel:
         names = set(wheel.namelist())
     assert {name for name in names if "weights/" in name} == {
