@@ -15,8 +15,7 @@ def grow(small: SuperResolver, config: ModelConfig) -> SuperResolver:
     """A model of ``config`` whose encoder computes what ``small``'s does.
 
     An EDSR gets residual blocks whose last convolution is zero, an RDN dense blocks whose fusion is zero,
-    with
-    zero columns in the global fusion: both add nothing until they are trained. The decoder is taken over
+    with zero columns in the global fusion: both add nothing until they are trained. The decoder is taken over
     where its settings are the same, and then the whole model computes the same; else it is a new one, which
     ``freeze_encoder`` lets settle for some hundred steps.
 

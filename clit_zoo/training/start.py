@@ -48,12 +48,13 @@ def starting_model(
         ClitZooError: there is no such model, it has no weights, or stages cannot be had.
     """
     torch.manual_seed(seed)
-    words = "random weights" if from_scratch else f"the weights of {_name_of_source(source)}"
+    random = from_scratch and grow_from is None
+    words = "random weights" if random else f"the weights of {_name_of_source(source)}"
     if grow_from is not None:
-        words, from_scratch = f"{_name_of_source(grow_from)}, grown", True
+        words = f"the weights of {_name_of_source(grow_from)}, grown"
         small = from_pretrained(grow_from, device="cpu", dtype="float32", backend=backend)
         model = grow(small, _config_of(source))
-    elif from_scratch:
+    elif random:
         model = SuperResolver(_config_of(source), backend=backend)
     else:
         try:
@@ -62,8 +63,8 @@ def starting_model(
             raise WeightsNotFoundError(f"{error} To train it from random weights: --from-scratch.") from error
     if stages is not None:
         model = with_stages(model, stages, new_stages)
-        words += "" if from_scratch else f" made a cascade of {stages} stages (new ones: {new_stages})"
-    model.config = model.config.with_overrides(name=name or _new_name(model.config, from_scratch))
+        words += "" if random else f", made a cascade of {stages} stages (new ones: {new_stages})"
+    model.config = model.config.with_overrides(name=name or _new_name(model.config, random or grow_from is not None))
     return model, words
 
 

@@ -36,7 +36,7 @@ def test_a_cascade_of_a_registered_model_takes_its_name(tmp_path):
     assert named(folder, stages=3, from_scratch=True) == "edsr-light-clit"
     model, words = starting_model(folder, stages=3)
     assert model.config.name == "edsr-light-clit-finetuned"
-    assert words == "the weights of edsr-light-lit (x) made a cascade of 3 stages (new ones: copy)"
+    assert words == "the weights of edsr-light-lit (x), made a cascade of 3 stages (new ones: copy)"
     assert named(folder, stages=2) == "edsr-light-lit-finetuned"
     assert named(folder, stages=2, name="mine") == "mine"
     again = model.save_pretrained(tmp_path / "y" / "model")
