@@ -64,7 +64,9 @@ def starting_model(
     if stages is not None:
         model = with_stages(model, stages, new_stages)
         words += "" if random else f", made a cascade of {stages} stages (new ones: {new_stages})"
-    model.config = model.config.with_overrides(name=name or _new_name(model.config, random or grow_from is not None))
+    model.config = model.config.with_overrides(
+        name=name or _new_name(model.config, random or grow_from is not None)
+    )
     return model, words
 
 
