@@ -14,12 +14,14 @@ authors'.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import is_autocast_available
 
 from ..geometry import Frame, Where
 from .base import Decoder, Progress
@@ -84,7 +86,8 @@ class LTE(nn.Module, Decoder):
             weight, bias = (t.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1) for t in (weight, bias))
         # angles reach hundreds of radians, which half precision rounds by a radian
         wide = torch.promote_types(features.dtype, torch.float32)
-        with torch.autocast(features.device.type, enabled=False):
+        device = features.device.type
+        with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
             frequencies = F.conv2d(features.to(wide), weight.to(wide), bias.to(wide), padding=1)
         amplitudes = self.coef(features).permute(0, 2, 3, 1).contiguous()
         return Prepared(amplitudes, frequencies.permute(0, 2, 3, 1).contiguous(), image)
