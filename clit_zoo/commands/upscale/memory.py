@@ -19,7 +19,7 @@ from ...zoo.config import ModelConfig
 from ...zoo.skeleton import parameters
 
 PROCESS_BYTES = 600_000_000
-"""The library loaded and warmed up, with a CPU build of torch on Linux; other builds take more, as seen then."""
+"""The library loaded and warmed up, with a CPU build of torch on Linux; of others the process tells."""
 
 TIMM_BYTES = {"swinir": 220_000_000}
 """What timm, which this encoder needs, adds to it."""
