@@ -16,8 +16,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import ClitZooError
-from .app import WORKERS, create_app
+from .app import create_app
 from .guard import loopback
+from .page import WORKERS
 from .pictures import Models, Pictures
 
 PORT = 8765

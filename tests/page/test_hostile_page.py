@@ -332,7 +332,7 @@ def test_an_error_of_ours_is_told_at_the_terminal_only(client, opened, monkeypat
     def broken(*_):
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(page_app, "window", broken)
+    monkeypatch.setattr("clit_zoo.page.page.window", broken)
     answer = client.get(f"/iiif/tiny-clit/{opened}/1,1,5,5/^31,/0/default.png")
     assert answer.status == 500 and "secret" not in str(answer.body)
     assert "/secret/path" in capfd.readouterr().err
