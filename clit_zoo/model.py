@@ -255,13 +255,14 @@ class SuperResolver(nn.Module):
         ``card`` is as in ``save_pretrained``; a card's "path/to/this/folder" becomes ``repo_id``.
 
         Raises:
-            HubError: the Hub cannot be reached or refuses.
+            HubError: there is no token, or the Hub cannot be reached or refuses.
+            ClitZooError: the card names no licence.
         """
         from .zoo.hub import push
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=card)
-            return push(folder, repo_id, private=private, token=token)
+            return push(folder, repo_id, private=private, token=token).address
 
 
 class View:
@@ -303,8 +304,8 @@ class View:
     ) -> Any:
         """The picture, or a window of it, enlarged.
 
-        A window at a scale is the same pixels, to a rounding of float32 (2e-7 measured), as that part of the
-        whole picture at that scale; it costs its own pixels and a halo.
+        A window at a scale is the same pixels, bit for bit in float32 and PyTorch, as that part of the whole
+        picture at that scale; it costs its own pixels and a halo.
 
         Args:
             scale: any real number from 1, or a pair (sy, sx) of them.

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("clit_zoo.commands.train", "Train a model on a folder of photographs."),
     "bench": ("clit_zoo.commands.bench", "Time models on this machine."),
     "convert": ("clit_zoo.commands.convert", "Turn a checkpoint of a paper's code into a model folder."),
+    "push": ("clit_zoo.commands.push", "Publish a model folder on the Hugging Face Hub."),
     "serve": ("clit_zoo.commands.serve", "Zoom into photographs in the browser."),
     "doctor": ("clit_zoo.commands.doctor", "Check versions, devices, decoders, cache and shipped weights."),
 }

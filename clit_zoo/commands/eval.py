@@ -35,7 +35,14 @@ SCALES = Parsed(
     type=click.Path(readable=False, path_type=Path),
 )
 @click.option(
-    "-m", "--model", default="edsr-light-lit", show_default=True, metavar="NAME|FOLDER|REPO|bicubic"
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    default=["edsr-light-lit"],
+    show_default=True,
+    metavar="NAME|FOLDER|REPO|bicubic",
+    help="May be given several times.",
 )
 @click.option("-s", "--scales", type=SCALES, default="2,3,4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
@@ -96,7 +103,7 @@ SCALES = Parsed(
 def command(
     ctx: click.Context,
     folders: tuple[Path, ...],
-    model: str,
+    models: tuple[str, ...],
     scales: list[float],
     protocol: str,
     lr_pattern: str | None,
@@ -114,7 +121,7 @@ def command(
     overwrite: bool,
     resume: Path | None,
 ) -> None:
-    """Measure a model on folders of original pictures.
+    """Measure models on folders of original pictures.
 
     The originals are shrunk, enlarged by the model, and compared; the table shows published figures beside
     the measured ones. Images that cannot be read are named and skipped, and the exit code is then 1.
@@ -131,28 +138,29 @@ def command(
     if out is not None:
         _check_out(out, overwrite)
 
-    method = _method(model, device, dtype or "float32", backend)
-    total: Results | None = None
-    for folder, name in zip(folders, names):
-        rules = protocol_for(protocol, dataset_of(folder))
-        rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
-        options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume}
-        found = evaluate(method, folder, scales, rules, lr_pattern, dataset=name, degrade=degrade, **options)
-        total = found if total is None else total + found
-    assert total is not None
+    methods = [_method(model, device, dtype or "float32", backend) for model in models]
+    options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume, "degrade": degrade}
+    measured = []
+    for method in methods:
+        total = Results(method.name)
+        for folder, name in zip(folders, names):
+            rules = protocol_for(protocol, dataset_of(folder))
+            rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
+            total += evaluate(method, folder, scales, rules, lr_pattern, dataset=name, **options)
+        measured.append(total)
 
     if form is None:
         form = _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "text") if out else "text"
-    table = render(total, form, beside)
+    table = render(measured, form, beside)
     if out is None:
         click.echo(table, nl=False)
     else:
         _write(out, table)
-    if total.skipped:
+    if left_out := dict.fromkeys(skipped for total in measured for skipped in total.skipped):
         if form == "csv" or out is not None:  # else the reasons stand under the table
-            for skipped in total.skipped:
+            for skipped in left_out:
                 click.echo(f"Skipped {skipped.dataset}/{skipped.image}: {skipped.reason}", err=True)
-        count = len({(skipped.dataset, skipped.image) for skipped in total.skipped})
+        count = len({(skipped.dataset, skipped.image) for skipped in left_out})
         images = "1 image" if count == 1 else f"{count} images"
         click.echo(f"{images} could not be scored at every scale.", err=True)
         ctx.exit(1)

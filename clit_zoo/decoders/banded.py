@@ -9,9 +9,9 @@ from clit_kernels import Grid
 
 from ..axis import Axis
 from ..geometry import Pixels, Size
-from .bands import BandedMap, cut_rows
+from .bands import BandedMap, Span, cut_rows
 from .base import Progress
-from .positions import LEAST_PIXELS, Span
+from .positions import LEAST_PIXELS
 from .sampling import border_columns, border_rows
 
 

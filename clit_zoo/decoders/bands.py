@@ -30,6 +30,10 @@ differ in their last bits; a window must give the bits of the whole picture.
 """
 
 
+Span = tuple[int, int]
+"""First and last pixel of a map that a window's rows or columns are nearest to."""
+
+
 class BandedMap:
     """Maps of one convolution, by rows: q, k and v of one stage.
 
@@ -49,7 +53,7 @@ class BandedMap:
         self,
         base: Tensor,
         size: Size,
-        columns: tuple[int, int],
+        columns: Span,
         radius: int,
         weight: Tensor,
         bias: Tensor,

@@ -46,6 +46,15 @@ class Decoder(Protocol):
     def _mean(self, like: Tensor, *shape: int) -> float | Tensor:
         return self.mean if isinstance(self.mean, float) else like.new_tensor(self.mean).view(shape)
 
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Let new weights start near an interpolation, before training; see ``training.grow``.
+
+        Nothing to do where the formula adds the picture itself, as most do.
+
+        Args:
+            features, image: of some patches, as ``prepare`` gets them.
+        """
+
     def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Any:
         """What belongs to the picture and not to a position: computed once, read by every ``decode``.
 

@@ -23,12 +23,11 @@ from .. import geometry
 from ..errors import ScaleError
 from ..geometry import Blocks, Coords, Frame, Pixels, Size, Where
 from .banded import Band, by_bands
-from .bands import BandedMap
+from .bands import BandedMap, Span
 from .base import Decoder, Progress
 from .blocks import block_maps
 from .compiled import decode_stage
 from .mlp import MLP
-from .positions import Span
 from .sampling import sample_border
 
 GAIN = 0.75

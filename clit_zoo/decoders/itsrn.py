@@ -31,6 +31,7 @@ from .positions import Place, read
 from .predicted import (
     Block,
     Lines,
+    begin_as,
     bordered,
     by_phase,
     by_phase_pays,
@@ -79,6 +80,12 @@ class ITSRN(nn.Module, Decoder):
         self.reach = 2
         self.imnet = MLP(4, hidden_dims, 27 * in_channels)
         self.Weight, self.Score = MLP(4, [merge_dim], 1), MLP(2, [merge_dim], 1)
+
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Start with the mean of four colours that a linear map makes of the features; see ``Decoder``."""
+        begin_as(self.imnet, features, image)
+        self.Score.pass_on(torch.zeros(1, 2))
+        self.Weight.pass_on(torch.full((1, 4), 1 / 4))
 
     def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The features as they will be read; see ``Decoder``."""

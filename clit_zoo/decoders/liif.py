@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..geometry import Frame, Where
 from .base import Decoder, Progress
 from .corners import Corner, axis_corners
+from .fit import colors_from
 from .mlp import MLP
 from .positions import Place, by_blocks, read
 
@@ -81,6 +82,10 @@ class LIIF(nn.Module, Decoder):
             cell: (B, ..., 1) the cell's side along the axis, in half pixels.
         """
         return delta.unsqueeze(-1)
+
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Start as the bilinear interpolation of what a linear map makes of the features; see ``Decoder``."""
+        self.imnet.pass_on(colors_from(features, image, self.side))
 
     def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The first layer's share of the features; see ``Decoder``."""

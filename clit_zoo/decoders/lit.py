@@ -25,13 +25,13 @@ from ..axis import MOST_GROWN, Axis
 from ..geometry import Coords, Frame, Pixels, Size, Where
 from . import waves
 from .banded import Band, by_bands
-from .bands import BandedMap
+from .bands import BandedMap, Span
 from .base import Decoder, Progress
 from .clit import PositionBias
 from .compiled import decode_stage
 from .corners import axis_corners
 from .mlp import MLP
-from .positions import Place, Span, by_blocks
+from .positions import Place, by_blocks
 from .sampling import sample_border
 
 BLOCK = 1 << 14

@@ -32,6 +32,7 @@ from .positions import Place, read
 from .predicted import (
     Block,
     Lines,
+    begin_as,
     bordered,
     by_phase,
     by_phase_pays,
@@ -103,6 +104,10 @@ class MetaSR(nn.Module, Decoder):
     def restore(self, colors: Tensor) -> Tensor:
         """What ``decode`` gave, (B, Q, 3) -> colours in about [0, 1]."""
         return self.normalisation.restore(colors) if self.original else super().restore(colors)
+
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Start with the colour that a linear map makes of the nearest features; see ``Decoder``."""
+        begin_as(self.imnet, features, image)
 
     def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The features as they will be read; see ``Decoder``."""

@@ -32,12 +32,11 @@ from clit_kernels.queries import as_points
 
 from ..geometry import Coords, Frame, Pixels, Where
 from .banded import Band, by_bands
-from .bands import BandedMap
+from .bands import BandedMap, Span
 from .base import Decoder, Progress
 from .clit import PositionBias
 from .compiled import decode_stage
 from .mlp import MLP
-from .positions import Span
 from .sampling import sample_border
 
 STRIP = 16

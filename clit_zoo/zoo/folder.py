@@ -6,7 +6,7 @@ all.
 """
 
 import contextlib
-import logging
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,19 +19,15 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..errors import ClitZooError, WeightsError, WeightsNotFoundError
+from .card import CARD_FILE
 from .config import ModelConfig
 from .skeleton import listed, misfit, parameters
 
-log = logging.getLogger(__name__)
-
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "README.md"
 
 MAX_WEIGHTS_BYTES = 2**30
 """``skeleton.MAX_PARAMETERS`` in float32 are 0.8 GB."""
-
-MAX_CARD_BYTES = 2**20
 
 HERE = "path/to/this/folder"
 """How a card calls a model that is in no repository yet; publishing puts the repository's name there."""
@@ -112,23 +108,6 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
     return tensors
 
 
-def read_card(folder: Path) -> str | None:
-    """The text of the model card; None where there is none or it cannot be read: a card is an ornament."""
-    path = folder / CARD_FILE
-    try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            data = file.read(MAX_CARD_BYTES + 1)
-    except OSError as error:
-        log.warning("The model card %s cannot be read (%s).", path, error.strerror or error)
-        return None
-    if len(data) > MAX_CARD_BYTES:
-        log.warning("The model card %s is not read: it has more than %d bytes.", path, MAX_CARD_BYTES)
-        return None
-    return data.decode("utf-8", errors="replace")
-
-
 def write_model_folder(
     folder: str | Path,
     config: ModelConfig,
@@ -195,6 +174,7 @@ def model_card(
     summary: str = "",
     license: str | None = None,
     datasets: tuple[str, ...] = (),
+    trained: str | None = None,
     body: str = "",
 ) -> str:
     """The text of README.md: the Hub's front matter, how to use the model, its settings, its papers.
@@ -205,6 +185,7 @@ def model_card(
         summary: a sentence below the title.
         license: an identifier of the Hub, such as "apache-2.0"; None writes none.
         datasets: identifiers of the Hub.
+        trained: for how many steps and hours, in words; what ``clit-zoo list`` shows.
         body: Markdown, e.g. data and figures.
     """
     encoder, decoder = config.encoder["name"], config.decoder["name"]
@@ -214,6 +195,8 @@ def model_card(
         front.insert(0, f"license: {license}")
     if datasets:
         front += ["datasets:", *(f"- {name}" for name in datasets)]
+    if trained:
+        front.append(f"trained: {json.dumps(trained, ensure_ascii=False)}")  # a string of YAML, too
     called = repo_id or HERE
     parts = [
         "---\n" + "\n".join(front) + "\n---",

@@ -17,6 +17,7 @@ from clit_zoo.training import train as train_from_python
 from clit_zoo.training.card import Provenance, training_card
 from clit_zoo.training.log import Pace, duration, read_log
 from clit_zoo.training.state import RunState
+from clit_zoo.zoo.card import front_matter
 from clit_zoo.zoo.config import ModelConfig
 
 
@@ -112,6 +113,8 @@ def test_from_python_some_minutes_at_a_time(pictures, tiny, tmp_path):
     folder = train_from_python(tiny, pictures, tmp_path / "run", recipe, **options)
     assert folder == tmp_path / "run" / "model"
     card = (folder / "README.md").read_text()
+    trained = front_matter(folder)["trained"]
+    assert trained.startswith("2 steps in ") and ", from the weights of tiny (" in trained
     assert "2 of 2 steps" in card and "train --model" not in card
     assert clit_zoo.from_pretrained(folder, device="cpu").config.name == "tiny"
 

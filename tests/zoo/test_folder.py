@@ -13,12 +13,12 @@ import torch
 from clit_zoo.errors import ClitZooError, WeightsError, WeightsNotFoundError
 from clit_zoo.model import SuperResolver
 from clit_zoo.zoo import hub, registry
+from clit_zoo.zoo.card import read_card
 from clit_zoo.zoo.config import ModelConfig
 from clit_zoo.zoo.folder import (
     HERE,
     files_in,
     model_card,
-    read_card,
     read_weights,
     write_model_folder,
 )
