@@ -5,6 +5,7 @@ VENV ?= .venv
 IN ?= examples/astronaut.png
 SCALE ?= 4
 OUT ?= out
+MODELS ?= $(notdir $(wildcard weights/*))
 # processes that share the tests out; each takes a core and up to 2 GB
 TESTERS ?= 2
 
@@ -18,7 +19,7 @@ API := clit_zoo clit_zoo.model clit_zoo.pretrained clit_zoo.geometry clit_zoo.er
 	clit_zoo.decoders.base clit_zoo.convert clit_zoo.training clit_kernels
 SOURCES := pyproject.toml setup.py
 
-.PHONY: upscale test lint docs compile-table clean
+.PHONY: upscale test lint table docs compile-table clean
 
 upscale: $(VENV)/.installed  ## enlarge IN by SCALE into OUT
 	$(BIN)/clit-zoo upscale "$(IN)" --scale $(SCALE) -o "$(OUT)/" --overwrite
@@ -31,6 +32,10 @@ lint: $(VENV)/.installed-dev  ## style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=.:kernels/torch-ext $(BIN)/lint-imports
+
+table: $(VENV)/.installed  ## PSNR, time and memory of the light models: make table DATA="Set5/HR Set14/HR B100/HR"
+	$(BIN)/clit-zoo eval $(DATA) $(MODELS:%=-m %) --scales 2,3,4,6,8 --no-ssim --beside none --format markdown
+	$(BIN)/clit-zoo bench $(MODELS:%=-m %)
 
 docs: $(VENV)/.installed-docs  ## the API page, into build/docs
 	$(BIN)/python -W error::UserWarning -m pdoc -d google -o build/docs $(API)

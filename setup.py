@@ -1,5 +1,6 @@
 """What pyproject.toml cannot say: weights/ lies beside the package in the source, inside it when installed.
 
+A wheel carries the light models; the others come with a checkout, or from the Hub.
 An editable install finds weights/ in the checkout (see clit_zoo/zoo/registry.py) and copies nothing.
 """
 
@@ -17,7 +18,7 @@ class BuildWithWeights(build_py):
             return
         target = Path(self.build_lib, "clit_zoo", "weights")
         shutil.rmtree(target, ignore_errors=True)  # a model that is no longer there must not linger
-        for weights in sorted(Path("weights").glob("*/model.safetensors")):
+        for weights in sorted(Path("weights").glob("edsr-light-*/model.safetensors")):
             folder = target / weights.parent.name
             folder.mkdir(parents=True)
             for name in ("config.json", "model.safetensors", "README.md"):

@@ -45,6 +45,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         _sync(part)
         _change_mode(part, mode)
         os.replace(part, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(part)):  # a full disk does not name the file
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError, ValueError):  # the reason is on its way already
             part.unlink(missing_ok=True)

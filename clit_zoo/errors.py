@@ -1,5 +1,8 @@
 """Errors a user can cause and mend. Each message names the thing, the reason and the remedy."""
 
+import os
+from typing import Any
+
 
 class ClitZooError(Exception):
     """Base of every error this library raises on purpose; the command line prints it without a traceback."""
@@ -31,6 +34,13 @@ class ImageError(ClitZooError, ValueError):
 
 class ScaleError(ClitZooError, ValueError):
     """The scale or output size asked for is not one a model can produce."""
+
+
+def said_by_system(error: OSError, place: Any = None) -> str:
+    """A sentence of what cannot be used, ``place`` where the error names none, and why."""
+    place = error.filename or place
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if place is None else f"{os.fsdecode(place)} cannot be used ({reason})."
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from clit_kernels import BACKENDS
 
 from . import geometry, imaging
 from .decoders import build_decoder
-from .decoders.base import Decoder, Normalisation, Progress
+from .decoders.base import Decoder, Progress
 from .encoders import build_encoder
 from .encoders.base import Encoder
 from .errors import ConfigError, ImageError, ScaleError
@@ -96,10 +96,6 @@ class SuperResolver(nn.Module):
             raise ConfigError(f"backend {name!r} is unknown; take one of {', '.join(BACKENDS)}")
         self.decoder.backend = name
 
-    @property
-    def _normalisation(self) -> Any:
-        return getattr(self.decoder, "normalisation", Normalisation())
-
     def check_backend(self) -> None:
         """Raise ConfigError where the backend named cannot serve where the model is, before any work."""
         reason = self.decoder.why_not(self.backend, next(self.parameters()))
@@ -120,12 +116,10 @@ class SuperResolver(nn.Module):
         size = _check_image(image)
         self.check_backend()
         # kept in float32 so that adding the image does not round the result to half precision
-        x = self._normalisation.normalise(image).to(torch.promote_types(self.dtype, torch.float32))
+        x = self.decoder.normalise(image).to(torch.promote_types(self.dtype, torch.float32))
         # convolutions are faster so, on CPUs (10 % in float32, measured) as on tensor cores
         x = x.contiguous(memory_format=torch.channels_last)
-        given = (self.encoder(x.to(self.dtype)), x)
-        framed = getattr(self.decoder, "framed", False)
-        return Encoded(size, self.decoder.prepare(*given, *([frame] * framed)))
+        return Encoded(size, self.decoder.prepare(self.encoder(x.to(self.dtype)), x, frame))
 
     def decode(self, encoded: Encoded, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours of encoded pictures at positions. Positions are constants: no gradient reaches them.
@@ -143,7 +137,7 @@ class SuperResolver(nn.Module):
             ScaleError: the maps that ``where`` names do not fit a cascade.
             ValueError: the backend named cannot serve.
         """
-        return self._normalisation.restore(self.decoder.decode(encoded.prepared, where, progress=progress))
+        return self.decoder.restore(self.decoder.decode(encoded.prepared, where, progress=progress))
 
     def forward(self, image: Tensor, size: Size, *, progress: Progress | None = None) -> Tensor:
         """Enlarge a batch: ``decode(encode(image), Pixels.whole(size))`` as a picture.
@@ -261,13 +255,14 @@ class SuperResolver(nn.Module):
         ``card`` is as in ``save_pretrained``; a card's "path/to/this/folder" becomes ``repo_id``.
 
         Raises:
-            HubError: the Hub cannot be reached or refuses.
+            HubError: there is no token, or the Hub cannot be reached or refuses.
+            ClitZooError: the card names no licence.
         """
         from .zoo.hub import push
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=card)
-            return push(folder, repo_id, private=private, token=token)
+            return push(folder, repo_id, private=private, token=token).address
 
 
 class View:
@@ -309,8 +304,8 @@ class View:
     ) -> Any:
         """The picture, or a window of it, enlarged.
 
-        A window at a scale is the same pixels, to a rounding of float32 (2e-7 measured), as that part of the
-        whole picture at that scale; it costs its own pixels and a halo.
+        A window at a scale is the same pixels, bit for bit in float32 and PyTorch, as that part of the whole
+        picture at that scale; it costs its own pixels and a halo.
 
         Args:
             scale: any real number from 1, or a pair (sy, sx) of them.

@@ -52,9 +52,9 @@ def from_pretrained(
     """A model with its weights, in eval mode.
 
     Args:
-        name_or_path: a folder holding config.json and model.safetensors; a registered name (weights that ship
-            with the library, else its Hub repository at a pinned revision and checksum), in any letter case;
-            or any "org/repo".
+        name_or_path: a folder holding config.json and model.safetensors; a registered name (weights that came
+            with the package or the checkout, else its Hub repository at a pinned revision and checksum), in
+            any letter case; or any "org/repo".
         device: "auto" takes CUDA, else MPS, else the CPU.
         dtype: "auto" is bfloat16 on CUDA devices that compute in it, float32 elsewhere; or "float32",
             "float16", "bfloat16", or a torch dtype.

@@ -322,7 +322,6 @@ META_RDN_CHANGES = [
     ({"RDBs.3.LFF.bias": None}, r"1 tensor missing \(encoder.RDBs.3.LFF.bias\)"),
     ({"epoch": 3}, r"1 tensor unknown \(decoder.epoch\)"),
     ({7: torch.zeros(3)}, r"1 tensor unknown \(decoder.7\)"),
-    ({"imnet.layers.0.bias": torch.zeros(256)}, "two of its tensors have the same name"),
     ({"SFENet1.weight": torch.zeros(8, 3, 3, 3)}, "shape 4, expected 8"),
     ({"SFENet1.weight": [3]}, "SFENet1.weight: "),
     ({"P2W.meta_block.0.weight": torch.full((256, 3), torch.nan)}, "not finite"),
@@ -487,7 +486,7 @@ def test_a_registered_models_settings_give_its_name(tmp_path):
 def test_a_folder_in_use_is_left_alone(tmp_path):
     folder = convert(checkpoint(), tmp_path)
     before = (folder / "config.json").read_bytes()
-    with pytest.raises(ClitZooError, match="not empty"):
+    with pytest.raises(ClitZooError, match="already holds"):
         convert(checkpoint(), tmp_path, name="other")
     assert (folder / "config.json").read_bytes() == before
     convert(checkpoint(), tmp_path, name="other", overwrite=True)
@@ -512,18 +511,18 @@ def drop(name):
 SD = ("model", "sd")
 SPEC = ("model", "args")
 CONFIG_CHANGES = [
-    (set_at("model", "name", "lit2"), r'"lit2".*what can be converted is clit, lit, liif, ITNSR, metasr'),
-    (set_at("model", "name", "srno"), r'"srno".*what can be converted'),
+    (set_at("model", "name", "lit2"), r'"lit2"; allowed is one of clit, lit, liif, ITNSR, metasr'),
+    (set_at("model", "name", "srno"), r'"srno"; allowed is'),
     (set_at("model", "name", "metasr"), "args.base_dim is unknown"),
     (set_at("model", "name", "liif"), "args.base_dim is unknown"),
-    (set_at("model", "name", torch.zeros(2)), "holds a Tensor"),
+    (set_at("model", "name", torch.zeros(2)), "name is a Tensor"),
     (set_at("model", "args", [1]), "args must be an object"),
     (set_at("scheduler", {}), "checkpoint.scheduler is unknown"),
     (set_at("model", "notes", ""), "model.notes is unknown"),
     (set_at(*SPEC, "ensemble", True), "args.ensemble is unknown"),
     (set_at(*SPEC, "is_cell", False), "is_cell is false"),
     (set_at(*SPEC, "local_attn", False), "local_attn is false"),
-    (set_at(*SPEC, "conv_num", 3), "imnet_num is 2 and args.conv_num 3"),
+    (set_at(*SPEC, "conv_num", 3), "conv_num is 3; allowed is 2"),
     (set_at(*SPEC, "base_dim", 10**9), "decoder.dim"),
     (set_at(*SPEC, "base_dim", torch.tensor(16)), "base_dim is a Tensor"),
     (set_at(*SPEC, "pb_spec", None), "pb_spec must be an object"),
@@ -553,7 +552,7 @@ LIIF_CHANGES = [
     (set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
     (set_at(*SPEC, "imnet_spec", "args", "act", "gelu"), ConfigError, "args.act is unknown"),
     (set_at(*SPEC, "imnet_spec", "args", "out_dim", 4), ConfigError, "out_dim is 4"),
-    (set_at(*SPEC, "cell_decode", 1), ConfigError, "cell_decode must be true or false, not 1"),
+    (set_at(*SPEC, "cell_decode", 1), ConfigError, "cell_decode is 1; allowed is true or false"),
     (set_at(*SPEC, "base_dim", 64), ConfigError, "args.base_dim is unknown"),
     (set_at(*SPEC, "cell_decode", False), WeightsError, "imnet.layers.0.weight: shape 8×76, expected 8×74"),
     (drop("imnet.layers.2.bias"), WeightsError, r"1 tensor missing \(decoder.imnet.layers.2.bias\)"),
@@ -603,12 +602,12 @@ def test_content_is_checked(tmp_path, made, change, error, message):
 
 
 LIT_CHANGES = [
-    (set_at(*SPEC, "local_attn", 2), ConfigError, "local_attn must be true or false, not 2"),
+    (set_at(*SPEC, "local_attn", 2), ConfigError, "local_attn is 2; allowed is true or false"),
     (set_at(*SPEC, "pb_spec", None), ConfigError, "pb_spec must be an object"),
     (set_at(*SPEC, "pe_spec", None), ConfigError, "pe_spec must be an object"),
     (set_at(*SPEC, "pe_spec", "args", "complex_transform", False), ConfigError, "complex_transform is false"),
     (set_at(*SPEC, "pe_spec", "args", "posenc_scale", 6), ConfigError, "pe_spec.args.posenc_scale is 6"),
-    (set_at(*SPEC, "pe_spec", "args", "enc_dims", 6), ConfigError, "freq_dims .6. must divide by 4"),
+    (set_at(*SPEC, "pe_spec", "args", "enc_dims", 6), ConfigError, "freq_dims is 6; .* multiple of 4"),
     (set_at(*SPEC, "r", 3), ConfigError, "args.r is unknown"),
     (drop("conv_freq.bias"), WeightsError, r"1 tensor missing \(decoder.conv_freq.bias\)"),
     (set_at(*SD, "conv_ch.bias", torch.zeros(16)), WeightsError, "1 tensor unknown"),
@@ -628,10 +627,10 @@ CONV_1 = "amsno.Ms_conv_1"
 MSIT_CHANGES = [
     (set_at(*SPEC, "imnet_num", 2), ConfigError, "imnet_num is 2"),
     (set_at(*SPEC, "is_cell", False), ConfigError, "is_cell is false"),
-    (set_at(*SPEC, "MsC_heads", 3), ConfigError, r"decoder.dim \(16\) must divide by decoder.kernels \(3\)"),
+    (set_at(*SPEC, "MsC_heads", 3), ConfigError, "dim is 16; allowed is a multiple of decoder.kernels, 3"),
     (set_at(*SPEC, "gamma", 3), ConfigError, "args.gamma is unknown"),
-    (set_at(*SPEC, "use_lem", 1), ConfigError, "fem must be true or false"),
-    (set_at("model", "sd", []), WeightsError, "model.sd must be a dict"),
+    (set_at(*SPEC, "use_lem", 1), ConfigError, "fem is 1; allowed is true or false"),
+    (set_at("model", "sd", []), ConfigError, "model.sd is a list of 0; allowed is a dict"),
     (drop(f"{CONV_1}.linear.weight"), WeightsError, f"{CONV_1}.linear.weight are not the three tensors"),
     (drop(f"{CONV_1}.weight"), WeightsError, f"{CONV_1}.linear.weight are not the three tensors"),
     (drop(f"{CONV_1}.convmap.weight"), WeightsError, "1 tensor unknown .*linear.weight"),
@@ -666,7 +665,7 @@ LTE_CHANGES = [
     (False, set_at(*SPEC, "imnet_spec", "args", "out_dim", 4), ConfigError, "out_dim is 4"),
     (False, set_at(*SPEC, "num_layer", 3), ConfigError, "args.num_layer is unknown"),
     (False, set_at("model", "name", "lte-fast"), ConfigError, "args.imnet_spec is unknown"),
-    (False, set_at(*SPEC, "hidden_dim", 9), ConfigError, "dim .9. must be even"),
+    (False, set_at(*SPEC, "hidden_dim", 9), ConfigError, "dim is 9; allowed is a multiple of 2"),
     (False, drop("phase.weight"), WeightsError, r"1 tensor missing \(decoder.phase.weight\)"),
     (False, set_at(*SD, "phase.bias", torch.zeros(4)), WeightsError, "1 tensor unknown"),
     (True, set_at(*SPEC, "imnet_spec", None), ConfigError, "args.imnet_spec is unknown"),
@@ -705,8 +704,7 @@ WEIGHT_CHANGES = [
     (set_at(*SD, "conv_ch.bias", torch.zeros(16, dtype=torch.int32)), r"conv_ch.bias: int32"),
     (set_at(*SD, "conv_ch.bias", torch.zeros(16).to_sparse()), r"conv_ch.bias: no plain tensor"),
     (set_at(*SD, "conv_ch.bias", [0.0] * 16), r"conv_ch.bias: no plain tensor"),
-    (set_at(*SD, "conv_ch.bias", torch.full((16,), torch.nan)), "conv_ch.bias.*not finite"),
-    (set_at(*SD, []), "model.sd must be a dict"),
+    (set_at(*SD, "conv_ch.bias", torch.full((16,), torch.nan)), "not finite.*conv_ch.bias"),
 ]
 
 
@@ -751,9 +749,8 @@ def test_damaged_files(tmp_path, content):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (PermissionError(13, "Permission denied"), r"cannot be read \(Permission denied\)"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "does not fit into memory"),
-        (MemoryError(), "does not fit into memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "takes too much memory"),
+        (MemoryError(), "takes too much memory"),
     ],
 )
 def test_a_sound_file_is_not_called_damaged(tmp_path, monkeypatch, error, words):
@@ -777,7 +774,7 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, kind):
         else:  # many entries for the same bytes
             bomb.filelist += bomb.filelist * 50
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("was unpacked"))
-    with pytest.raises(WeightsError, match="compressed records"):
+    with pytest.raises(WeightsError, match="not compressed"):
         convert_checkpoint(tmp_path / "x.pth", tmp_path / "out")
 
 
@@ -790,12 +787,8 @@ def test_truncated_checkpoint(tmp_path):
 
 
 def test_what_is_no_checkpoint(tmp_path):
-    with pytest.raises(WeightsError, match="cannot be read"):
-        convert_checkpoint(tmp_path / "missing.pth", tmp_path / "out")
-    with pytest.raises(WeightsError, match="not a file"):
-        convert_checkpoint(tmp_path, tmp_path / "out")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match="a list of 2 instead of the dict"):
+    with pytest.raises(ConfigError, match=r"list\.pth is a list of 2; allowed is a training script's dict"):
         convert_checkpoint(tmp_path / "list.pth", tmp_path / "out")
 
 

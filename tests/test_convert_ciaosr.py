@@ -99,21 +99,20 @@ def test_averaged_weights_are_taken_where_both_are_there(tmp_path):
 SD = "state_dict"
 CHANGES = [
     (set_at("model", {}), ConfigError, "checkpoint.model is unknown"),
-    (set_at(SD, []), WeightsError, "state_dict must be a dict of named tensors"),
-    (set_at(SD, {1: torch.zeros(1)}), WeightsError, "state_dict must be a dict of named tensors"),
-    (set_at(SD, {}), WeightsError, "conv_first.weight must be a tensor of 4 dimensions, not null"),
-    (set_at(SD, "generator.conv_first.weight", [0]), WeightsError, "conv_first.weight must be a tensor of 4"),
-    (set_at(SD, "generator.cs_attn.escape_NaN", torch.tensor([1e-3])), ConfigError, "only has 1e-4"),
+    (set_at(SD, []), ConfigError, "state_dict is .*; allowed is a dict of named tensors"),
+    (set_at(SD, {1: torch.zeros(1)}), ConfigError, "state_dict is .*; allowed is a dict of named tensors"),
+    (set_at(SD, {}), ConfigError, "conv_first.weight is null; allowed is a tensor of 4"),
+    (set_at(SD, "generator.conv_first.weight", [0]), ConfigError, "conv_first.weight is a list of 1"),
+    (set_at(SD, "generator.cs_attn.escape_NaN", torch.tensor([1e-3])), ConfigError, "allowed is 1e-4"),
     (set_at(SD, "generator.cs_attn.escape_NaN", torch.zeros(1, dtype=torch.complex64)), ConfigError, "1e-4"),
     (set_at(SD, "generator.cs_attn.downx3.bias", torch.zeros(8)), WeightsError, "1 tensor unknown"),
     (set_at(SD, "pixel_loss.weight", torch.zeros(1)), WeightsError, "1 tensor unknown"),
-    (set_at(SD, "generator.encoder.head.0.bias", torch.zeros(8)), WeightsError, "the same name here"),
     (lambda c: c[SD].pop("generator.imnet_v.layers.4.bias"), WeightsError, "1 tensor missing"),
     (lambda c: c[SD].pop("generator.cs_attn.conv_match_1.1.weight"), WeightsError, "1 tensor missing"),
     (
         lambda c: c[SD].pop("generator.imnet_k.layers.0.weight"),
-        WeightsError,
-        "imnet_k.layers.0.weight must be",
+        ConfigError,
+        "imnet_k.layers.0.weight is null",
     ),
     (lambda c: c[SD].pop("generator.body.1.conv2.bias"), WeightsError, "1 tensor missing"),
 ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import clit_zoo
 from clit_zoo import imaging
 from clit_zoo.commands import cli
-from clit_zoo.errors import ClitZooError
+from clit_zoo.errors import said_by_system
 from clit_zoo.training.checkpoint import load_checkpoint, save_checkpoint
 from clit_zoo.zoo.config import ModelConfig
 
@@ -51,8 +51,9 @@ def attempt(path: Path) -> str:
     there = set(os.listdir(path.parent))
     try:
         WRITERS[path.name](path)
-    except ClitZooError as error:
-        assert str(path) in str(error) and "\n" not in str(error), str(error)
+    except OSError as error:
+        sentence = said_by_system(error)
+        assert str(path) in sentence and "\n" not in sentence, sentence
         # of a folder's three files some may be new: each is whole, see below
         assert path.is_dir() or content(path) == before
         told = "refused"

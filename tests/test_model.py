@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from clit_zoo.decoders.base import Normalisation
 from clit_zoo.errors import ImageError, ScaleError
 from clit_zoo.geometry import Blocks, Coords, Raster, pixel_centres
 from clit_zoo.model import SuperResolver
@@ -41,7 +40,7 @@ def test_forward(model, image, size):
 @pytest.mark.parametrize("grad", [False, True])
 def test_a_decoder_may_have_its_own_normalisation(model, grad):
     """What is added to the picture is; where that is nothing, plain colours come out as they went in."""
-    model.decoder.normalisation = Normalisation((0.4, 0.3, 0.2), 2.0)
+    model.decoder.mean, model.decoder.std = (0.4, 0.3, 0.2), 2.0
     read = []
     model.encoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     for name, p in model.decoder.named_parameters():

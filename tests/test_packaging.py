@@ -1,4 +1,4 @@
-"""The embedded weights travel: checkout -> sdist -> wheel, where they lie inside the package."""
+"""The light models' weights travel: checkout -> sdist -> wheel, where they lie inside the package."""
 
 import shutil
 import subprocess
@@ -31,10 +31,10 @@ def test_weights_reach_the_wheel(tmp_path):
     ]  # fmt: skip
     for name in files:
         shutil.copy(ROOT / name, source)
-    model = source / "weights" / "some-model"
-    model.mkdir(parents=True)
-    for name in (*FILES, "train.log"):
-        (model / name).write_text(name)
+    for model in ("edsr-light-some", "rdn-some"):
+        (source / "weights" / model).mkdir(parents=True)
+        for name in (*FILES, "train.log"):
+            (source / "weights" / model / name).write_text(name)
 
     sdist = build(source, tmp_path / "sdist", "sdist")
     with tarfile.open(sdist) as archive:
@@ -42,10 +42,11 @@ def test_weights_reach_the_wheel(tmp_path):
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     beside = {"CITATION.cff", "CHANGELOG.md", "Makefile"}
     assert not [name for name in beside if not (unpacked / name).exists()]
+    assert [folder.name for folder in (unpacked / "weights").iterdir()] == ["edsr-light-some"]
     with zipfile.ZipFile(build(unpacked, tmp_path / "wheel", "wheel")) as wheel:
         names = set(wheel.namelist())
-    assert {name for name in names if "some-model" in name} == {
-        f"clit_zoo/weights/some-model/{name}" for name in FILES
+    assert {name for name in names if "weights/" in name} == {
+        f"clit_zoo/weights/edsr-light-some/{name}" for name in FILES
     }
     page = {"page/openapi.json", "page/viewer/main.js", "page/viewer/astronaut.webp"}
     needed = {"zoo/registry.py", "py.typed", "evaluation/published.txt", *page}

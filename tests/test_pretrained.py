@@ -115,7 +115,7 @@ def test_the_card_travels(tmp_path, monkeypatch):
     def push(where, repo_id, **options):
         pushed.append((where, repo_id, options))
         assert hub.files_in(hub.Path(where), "").config_path.with_name("README.md").read_text() == text
-        return "address"
+        return hub.Published("address", "0" * 40, "0" * 64)
 
     monkeypatch.setattr(hub, "push", push)
     assert loaded.push_to_hub("me/mine", private=True) == "address"

@@ -1,7 +1,7 @@
 """``clit-zoo bench``: how long models take on this machine, each checked before it is timed."""
 
 import json
-from importlib.util import find_spec
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -14,12 +14,11 @@ from ..bench.cases import PEERS, Case, Enlargement, Peer, Step
 from ..bench.machine import describe
 from ..bench.measure import Row, measure
 from ..bench.plot import draw, label
-from ..errors import ClitZooError
 from ..evaluation.evaluate import check_scales
 from ..pretrained import DTYPES, pick_device
-from .eval import Scales
+from .eval import SCALES
 from .threads import use_free_cores
-from .upscale.command import WidthByHeight
+from .upscale.options import WIDTH_BY_HEIGHT
 
 PEER_SCALES = 2, 3, 4
 TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
@@ -31,9 +30,9 @@ TABLE = "{:<46}{:>10}{:>10}{:>10}{:>18}{:>6}{:>10}{:>10}{:>9}"
     metavar="NAME|FOLDER|REPO", help="May be given several times. Without published weights: random ones.",
 )  # fmt: skip
 @click.option(
-    "--input", "size", type=WidthByHeight(), default="256x256", show_default=True, help="The picture's."
+    "--input", "size", type=WIDTH_BY_HEIGHT, default="256x256", show_default=True, help="The picture's."
 )
-@click.option("-s", "--scales", type=Scales(), default="4", show_default=True, help="Any numbers ≥ 1.")
+@click.option("-s", "--scales", type=SCALES, default="4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
     "--backend", "backends", type=click.Choice(BACKENDS), multiple=True, default=["auto"], show_default=True,
     help="Who computes the decoder; may be given several times, to compare.",
@@ -78,10 +77,8 @@ def command(
     exit code is then 1. Models and backends take turns, so that what else the machine does falls on all of
     them. Memory is the peak of one run, weights aside.
     """
-    if plot is not None and not find_spec("matplotlib"):
-        raise ClitZooError("--plot needs matplotlib: pip install 'clit-zoo[viz]'")
-    if peers and not find_spec("spandrel"):
-        raise ClitZooError("--peers needs spandrel: pip install spandrel")
+    for name in ["matplotlib"] * (plot is not None) + ["spandrel"] * peers:
+        import_module(name)  # which it lacks shows now, and not after all has been timed
     if threads:
         torch.set_num_threads(threads)
     else:

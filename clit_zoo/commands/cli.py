@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..errors import ClitZooError, is_out_of_memory
+from ..errors import ClitZooError, is_out_of_memory, said_by_system
 from .allocator import keep_freed_memory
 
 # name -> (module with `command`, help line); the line stands here so that `clit-zoo --help` imports none.
@@ -25,9 +25,19 @@ COMMANDS = {
     "train": ("clit_zoo.commands.train", "Train a model on a folder of photographs."),
     "bench": ("clit_zoo.commands.bench", "Time models on this machine."),
     "convert": ("clit_zoo.commands.convert", "Turn a checkpoint of a paper's code into a model folder."),
+    "push": ("clit_zoo.commands.push", "Publish a model folder on the Hugging Face Hub."),
     "serve": ("clit_zoo.commands.serve", "Zoom into photographs in the browser."),
     "doctor": ("clit_zoo.commands.doctor", "Check versions, devices, decoders, cache and shipped weights."),
 }
+
+EXTRAS = {
+    "accelerate": "clit-zoo[train]",
+    "matplotlib": "clit-zoo[viz]",
+    "spandrel": "spandrel",
+    "starlette": "clit-zoo[page]",
+    "uvicorn": "clit-zoo[page]",
+}
+"""What brings a module that one command needs."""
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -80,8 +90,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             return INTERRUPTED
-        except OSError as error:  # a disk or folder no command has words for
+        except OSError as error:  # a file, folder or disk
             return _failed(error)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            extra = EXTRAS[error.name]
+            click.echo(f"Error: {error.name} is not installed: pip install {extra!r}", err=True)
+            return 1
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -112,16 +128,12 @@ def _stop(number: int, frame: Any) -> NoReturn:
 
 def _failed(error: OSError) -> int:
     """Say what cannot be used, unless it is a pipe whose reader has left; the exit code."""
-    place = error.filename
+    place = None
     try:
         sys.stdout.flush()
     except OSError:  # the unwritten rest fails again, and would at exit
         place = "standard output"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):
-        reason = error.strerror or str(error) or type(error).__name__
-        click.echo(
-            f"Error: {os.fsdecode(place)} cannot be used ({reason})." if place else f"Error: {reason}",
-            err=True,
-        )
+        click.echo(f"Error: {said_by_system(error, place)}", err=True)
     return 1

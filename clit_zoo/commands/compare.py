@@ -12,8 +12,8 @@ from torch import Tensor
 from .. import imaging
 from ..errors import ClitZooError
 from ..geometry import Box, Pixels
-from .loading import load
-from .upscale.options import Scale
+from .loading import Parsed, load
+from .upscale.options import SCALE
 
 SIDE = 240
 """Pixels along a crop's sides, about, where nobody says which crops."""
@@ -25,17 +25,13 @@ GAP, LETTERS, SMALL = 12, 17, 14
 """Pixels between crops, and the heights of letters."""
 
 
-class Edges(click.ParamType):
+def edges(text: str) -> Box:
     """Left, top, right and bottom in pixels of the input, such as 100,50,228,178."""
+    left, top, right, bottom = (float(edge) for edge in text.split(","))
+    return left, top, right, bottom
 
-    name = "L,T,R,B"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Box:
-        try:
-            left, top, right, bottom = (float(edge) for edge in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not left,top,right,bottom in pixels of the input.", param, ctx)
-        return left, top, right, bottom
+EDGES = Parsed("L,T,R,B", "left,top,right,bottom in pixels of the input", edges)
 
 
 class Row(NamedTuple):
@@ -58,10 +54,13 @@ class Row(NamedTuple):
     "-m", "--model", "models", multiple=True, required=True, metavar="NAME|FOLDER|REPO",
     help="May be given several times; see clit-zoo list.",
 )  # fmt: skip
-@click.option("-s", "--scale", type=Scale(), default=4.0, show_default=True, help="Any number from 1.")
-@click.option("--box", "boxes", type=Edges(), multiple=True, help="What to show; may be given several times.")
+@click.option("-s", "--scale", type=SCALE, default=4.0, show_default=True, help="Any number from 1.")
+@click.option("--box", "boxes", type=EDGES, multiple=True, help="What to show; may be given several times.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="A PNG.  [default: {name}_x{scale}_compared.png]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="[default: {name}_x{scale}_compared.png]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a sheet that exists.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …")
@@ -82,8 +81,7 @@ def command(
     tells the models apart, not what is common, and not which is better on average.
     """
     output = output or picture.with_name(f"{picture.stem}_x{scale:g}_compared.png")
-    if output.suffix.lower() != ".png":
-        raise click.BadParameter("a sheet is a PNG: let its name end in .png.", param_hint="'--output'")
+    imaging.output_format(output)  # refused now, and not after all has been computed
     if output.exists() and not overwrite:
         raise ClitZooError(f"{output} exists; give --overwrite or another name with -o.")
     color = imaging.flattened(imaging.read(picture), "white").color

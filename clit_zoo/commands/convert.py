@@ -21,7 +21,7 @@ from ..zoo.skeleton import parameters
     help="Where config.json, model.safetensors and README.md go.",
 )
 @click.option("--name", help="What the model is called. Default: as the registered one like it, else FOLDER.")
-@click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there already.")
 def command(checkpoint: Path, folder: Path, name: str | None, overwrite: bool) -> None:
     """Turn a CHECKPOINT (.pth) of the training script of CLIT, LIIF, LTE or CiaoSR into a folder that every
     command takes as a model.

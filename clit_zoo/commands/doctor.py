@@ -231,7 +231,7 @@ def _embedded(problems: list[str]) -> dict[str, str]:
         try:
             hub.load(name)
             answers[name] = f"readable, in {entry.folder}"
-        except ClitZooError as error:
+        except (ClitZooError, OSError) as error:
             answers[name] = str(error)
             problems.append(f"the embedded weights of {name} cannot be read: {error}")
     if not answers:

@@ -1,6 +1,7 @@
 """``clit-zoo eval``: PSNR and SSIM of a model on benchmark folders, beside published figures."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,16 @@ from ..evaluation import Method, Results, bicubic, evaluate, model_method, proto
 from ..evaluation.dataset import dataset_names, dataset_of, images_in, low_folders
 from ..evaluation.degradations import degradation
 from ..evaluation.evaluate import check_scales
-from .loading import load, precision_options
+from .loading import Parsed, load, precision_options
 
 _FORMAT_OF_SUFFIX = {".md": "markdown", ".csv": "csv", ".json": "json"}
 
 
-class Scales(click.ParamType):
-    """Numbers such as "2,3,4"."""
-
-    name = "scales"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        if isinstance(value, list):
-            return value
-        try:
-            return [float(part.strip().lstrip("xX×")) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 2,3,4", param, ctx)
+SCALES = Parsed(
+    "scales",
+    "list of numbers such as 2,3,4",
+    lambda text: [float(part.strip().lstrip("xX×")) for part in text.split(",")],
+)
 
 
 @click.command("eval")
@@ -41,9 +35,16 @@ class Scales(click.ParamType):
     type=click.Path(readable=False, path_type=Path),
 )
 @click.option(
-    "-m", "--model", default="edsr-light-lit", show_default=True, metavar="NAME|FOLDER|REPO|bicubic"
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    default=["edsr-light-lit"],
+    show_default=True,
+    metavar="NAME|FOLDER|REPO|bicubic",
+    help="May be given several times.",
 )
-@click.option("-s", "--scales", type=Scales(), default="2,3,4", show_default=True, help="Any numbers ≥ 1.")
+@click.option("-s", "--scales", type=SCALES, default="2,3,4", show_default=True, help="Any numbers ≥ 1.")
 @click.option(
     "--protocol",
     type=click.Choice(["auto", "benchmark", "div2k"]),
@@ -102,7 +103,7 @@ class Scales(click.ParamType):
 def command(
     ctx: click.Context,
     folders: tuple[Path, ...],
-    model: str,
+    models: tuple[str, ...],
     scales: list[float],
     protocol: str,
     lr_pattern: str | None,
@@ -120,7 +121,7 @@ def command(
     overwrite: bool,
     resume: Path | None,
 ) -> None:
-    """Measure a model on folders of original pictures.
+    """Measure models on folders of original pictures.
 
     The originals are shrunk, enlarged by the model, and compared; the table shows published figures beside
     the measured ones. Images that cannot be read are named and skipped, and the exit code is then 1.
@@ -137,28 +138,29 @@ def command(
     if out is not None:
         _check_out(out, overwrite)
 
-    method = _method(model, device, dtype or "float32", backend)
-    total: Results | None = None
-    for folder, name in zip(folders, names):
-        rules = protocol_for(protocol, dataset_of(folder))
-        rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
-        options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume}
-        found = evaluate(method, folder, scales, rules, lr_pattern, dataset=name, degrade=degrade, **options)
-        total = found if total is None else total + found
-    assert total is not None
+    methods = [_method(model, device, dtype or "float32", backend) for model in models]
+    options: dict[str, Any] = {"limit": limit, "ssim": not no_ssim, "resume_file": resume, "degrade": degrade}
+    measured = []
+    for method in methods:
+        total = Results(method.name)
+        for folder, name in zip(folders, names):
+            rules = protocol_for(protocol, dataset_of(folder))
+            rules = replace(rules, quantise=not no_quantise, gray_as_rgb=gray_as_rgb)
+            total += evaluate(method, folder, scales, rules, lr_pattern, dataset=name, **options)
+        measured.append(total)
 
     if form is None:
         form = _FORMAT_OF_SUFFIX.get(out.suffix.lower(), "text") if out else "text"
-    table = render(total, form, beside)
+    table = render(measured, form, beside)
     if out is None:
         click.echo(table, nl=False)
     else:
         _write(out, table)
-    if total.skipped:
+    if left_out := dict.fromkeys(skipped for total in measured for skipped in total.skipped):
         if form == "csv" or out is not None:  # else the reasons stand under the table
-            for skipped in total.skipped:
+            for skipped in left_out:
                 click.echo(f"Skipped {skipped.dataset}/{skipped.image}: {skipped.reason}", err=True)
-        count = len({(skipped.dataset, skipped.image) for skipped in total.skipped})
+        count = len({(skipped.dataset, skipped.image) for skipped in left_out})
         images = "1 image" if count == 1 else f"{count} images"
         click.echo(f"{images} could not be scored at every scale.", err=True)
         ctx.exit(1)
@@ -171,14 +173,11 @@ def _method(model: str, device: str, dtype: str, backend: str) -> Method:
 
 def _check_out(path: Path, overwrite: bool) -> None:
     """Refuse a --out that could not be written, or would replace what is there unasked."""
-    if not os.path.isdir(path.parent):
-        raise ClitZooError(f"The folder of --out {path} does not exist: make it first.")
-    try:
+    os.stat(path.parent)
+    with suppress(FileNotFoundError):
         os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not overwrite:
-        raise ClitZooError(f"--out {path} exists: give another name, or --overwrite to replace it.")
+        if not overwrite:
+            raise ClitZooError(f"--out {path} exists: give another name, or --overwrite to replace it.")
 
 
 def _write(path: Path, table: str) -> None:
@@ -186,6 +185,6 @@ def _write(path: Path, table: str) -> None:
     try:
         with replacing(path) as part:
             part.write_text(table, encoding="utf-8")
-    except OSError as error:
+    except OSError:
         click.echo(table, nl=False)
-        raise ClitZooError(f"{path} cannot be written ({error.strerror or error}).") from error
+        raise

@@ -8,8 +8,9 @@ import click
 
 from ..errors import HubError, WeightsNotFoundError
 from ..zoo import hub, registry
+from ..zoo.card import CARD_FILE
 from ..zoo.config import ModelConfig
-from ..zoo.folder import CARD_FILE, ModelFiles
+from ..zoo.folder import ModelFiles
 from ..zoo.skeleton import parameters
 
 

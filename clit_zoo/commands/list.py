@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import ModelNotFoundError
-from ..zoo import registry
+from ..zoo import card, registry
 from ..zoo.schema import DECODERS
 
 
@@ -15,10 +15,12 @@ from ..zoo.schema import DECODERS
 @click.argument("pattern", default="*", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def command(pattern: str, as_json: bool) -> None:
-    """List the registered models whose name matches PATTERN, such as 'rdn-*', and where their weights are.
+    """List the registered models whose name matches PATTERN, such as 'rdn-*', where their weights are and for
+    how long they were trained.
 
-    "embedded" weights ship with the library, "hub" weights are downloaded on first use, and a model with
-    "no weights yet" can be built, trained and converted into, but not used as it is.
+    "embedded" weights came with the library (the light models with a package, all with a checkout), "hub"
+    weights are downloaded on first use, and a model with "no weights yet" can be built, trained and converted
+    into, but not used as it is.
     """
     rows = [_row(registry.get(name)) for name in registry.list_models(pattern)]
     if not rows:
@@ -35,9 +37,8 @@ def command(pattern: str, as_json: bool) -> None:
         gap = "\n"
         for row in models:
             size = f"{row['parameters'] / 1e6:.1f} M"
-            click.echo(
-                f"  {row['name']:{names}}  {size:>7}  {row['weights']:{weights}}  {row['summary']}".rstrip()
-            )
+            says = row["summary"] + (f"; trained for {row['trained']}" if row["trained"] else "")
+            click.echo(f"  {row['name']:{names}}  {size:>7}  {row['weights']:{weights}}  {says}")
 
 
 def _row(entry: registry.Entry) -> dict[str, Any]:
@@ -47,5 +48,6 @@ def _row(entry: registry.Entry) -> dict[str, Any]:
         "decoder": entry.config.decoder["name"],
         "parameters": entry.parameters,
         "weights": registry.status(entry.name),
+        "trained": card.trained(entry.folder),
         "summary": entry.summary,
     }

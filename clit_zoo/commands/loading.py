@@ -33,6 +33,26 @@ def load(
     return resolver
 
 
+class Parsed(click.ParamType):
+    """What ``parse`` makes of an option's text; its ValueError becomes click's."""
+
+    def __init__(self, name: str, what: str, parse: Callable[[str], Any]):
+        self.name, self.what, self.parse = name, what, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value) if isinstance(value, str) else value
+        except ValueError:
+            self.fail(f"{value!r} is no {self.what}.", param, ctx)
+
+
+def one_of(**given: Any) -> None:
+    """Refuse options that exclude each other; an option not given is None or False."""
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
+    if len(names) > 1:
+        raise click.UsageError(f"Give one of {' and '.join(names)}.")
+
+
 def precision_options(fp32_help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """--fp32, --fp16 and --bf16, of which the command gets the one given as ``dtype``, or None.
 
@@ -45,8 +65,7 @@ def precision_options(fp32_help: str) -> Callable[[Callable[..., Any]], Callable
         @click.option("--bf16", is_flag=True, help="Compute in bfloat16.")
         @functools.wraps(function)
         def command(*args: Any, fp32: bool, fp16: bool, bf16: bool, **options: Any) -> Any:
-            if fp32 + fp16 + bf16 > 1:
-                raise click.UsageError("Give one of --fp32, --fp16 and --bf16.")
+            one_of(fp32=fp32, fp16=fp16, bf16=bf16)
             dtype = "float32" if fp32 else "float16" if fp16 else "bfloat16" if bf16 else None
             return function(*args, dtype=dtype, **options)
 

@@ -1,12 +1,10 @@
 """``clit-zoo serve``: the page on which one zooms into a photograph."""
 
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from ..errors import ClitZooError
 from .loading import load, precision_options
 
 
@@ -38,8 +36,6 @@ def command(
     Only this machine can reach the page, unless --host says otherwise. Any viewer of the IIIF Image API can
     show the pictures too; /api/openapi.json describes the rest. Ctrl-C ends it.
     """
-    if missing := [name for name in ("starlette", "uvicorn") if not find_spec(name)]:
-        raise ClitZooError(f"serve needs {' and '.join(missing)}: pip install 'clit-zoo[page]'")
     from ..page.pictures import MAX_PICTURES, Models, Pictures
     from ..page.server import serve
 
@@ -49,9 +45,5 @@ def command(
     models = Models(lambda name: load(name, device, dtype, backend), model)
     pictures = Pictures(models.own)
     for path in photographs:
-        try:
-            pictures.add(path, path.name)
-        except OSError as error:
-            raise ClitZooError(f"{path} cannot be read: {error.strerror}") from error
-
+        pictures.add(path, path.name)
     serve(pictures, models, host=host, port=port, say=click.echo, browser=not no_browser)

@@ -8,6 +8,7 @@ would leave that to people who do not know why their machine is slow.
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -43,17 +44,13 @@ def free_cores() -> int:
 
 def _idle(stat: Path = Path("/proc/stat")) -> int | None:
     """Idle ticks of all cores since boot, or None where there is no such file."""
-    try:
-        fields = stat.read_text().split("\n", 1)[0].split()
-    except OSError:
-        return None
-    return int(fields[4]) + int(fields[5])
+    fields = stat.read_text().split("\n", 1)[0].split() if stat.exists() else []
+    return int(fields[4]) + int(fields[5]) if fields else None
 
 
 def _quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Cores that the container may use, rounded up; a large number where there is no limit."""
-    try:
+    with suppress(OSError, ValueError):
         quota, period = limit.read_text().split()
         return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return 1 << 16
+    return 1 << 16

@@ -16,7 +16,7 @@ from ..training.degrade import DEGRADATIONS
 from ..training.losses import LOSSES
 from ..training.optim import OPTIMIZERS, SCHEDULES
 from ..training.strategies import QUERIES, STRATEGIES
-from .eval import Scales
+from .eval import SCALES
 
 COUNT = click.IntRange(min=1)
 FOLDER = click.Path(readable=False, path_type=Path)
@@ -93,7 +93,7 @@ class _Train(click.Command):
 @click.option("--workers", type=COUNT, help="Threads that draw patches.")
 @click.option("--cache", type=FOLDER, help="Folder for decoded pictures, mapped instead of held in memory.")
 @click.option("--val", type=FOLDER, multiple=True, help="Folder of originals to measure on; may be repeated.")
-@click.option("--val-scales", type=Scales(), default="2,3,4")
+@click.option("--val-scales", type=SCALES, default="2,3,4")
 @click.option("--val-every", type=COUNT, default=Validation.every, help="Steps.")
 @click.option("--val-limit", type=COUNT, help="Measure on the first so many pictures of each folder.")
 @click.option("--save-every", type=COUNT, default=500, help="Steps.")

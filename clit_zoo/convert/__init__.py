@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import ClitZooError, ConfigError, WeightsError
+from ..errors import ConfigError, WeightsError
 from ..zoo import registry
 from ..zoo.config import ModelConfig, fields
 from ..zoo.folder import model_card, write_model_folder
@@ -32,7 +32,7 @@ def convert_checkpoint(
         out_folder: where config.json, model.safetensors and README.md go; made if need be.
         name: what the model is called; by default as the registered model with the same settings, else as
             the folder.
-        overwrite: allow a folder that already holds something; its other files stay.
+        overwrite: replace a model that is there already; other files stay.
 
     Returns:
         The folder.
@@ -42,11 +42,10 @@ def convert_checkpoint(
             is the state of a run of this library's own training.
         WeightsError: it is damaged, holds objects other than tensors and plain values, or its tensors are not
             exactly those of its arguments.
-        ClitZooError: the folder is not empty, or cannot be written.
+        ClitZooError: the folder holds a model already.
+        OSError: the checkpoint cannot be read, or the folder not be written.
     """
     path, out_folder = Path(path), Path(out_folder)
-    if not overwrite and out_folder.is_dir() and any(out_folder.iterdir()):
-        raise ClitZooError(f"{out_folder} is not empty; choose another folder or ask to overwrite.")
     content = read(path)
     form = content.get("format")
     if isinstance(form, str) and form.startswith("clit_zoo run/"):

@@ -1,17 +1,19 @@
 """A checkpoint of a training script, as a stranger may have made it: nothing is run, little is believed."""
 
+import io
+import math
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, WeightsError, is_out_of_memory
+from ..errors import WeightsError, is_out_of_memory
 from ..zoo.config import ModelConfig, fields
-from ..zoo.schema import show
+from ..zoo.schema import require, show
 from ..zoo.skeleton import misfit, shapes
 
 MAX_CHECKPOINT_BYTES = 4 * 2**30
@@ -22,48 +24,41 @@ def read(path: Path) -> dict[str, Any]:
     """The dict that a training script has saved.
 
     Raises:
-        WeightsError: the file cannot be read, is too large or damaged, or holds more than plain values.
+        WeightsError: the file is too large or damaged, or holds more than plain values.
+        ConfigError: it holds something else than a dict.
+        OSError: it cannot be read.
     """
-    try:
-        size = path.stat().st_size
-        if not path.is_file() or not size:
-            said = "empty" if path.is_file() else "not a file"
-            raise WeightsError(f"{path} is {said}; name a .pth checkpoint.")
-        if size > MAX_CHECKPOINT_BYTES:
-            raise WeightsError(f"{path} has {size:,} bytes; at most {MAX_CHECKPOINT_BYTES:,} are read.")
-        if _inflates(path, size):
-            raise WeightsError(
-                f"{path} holds compressed records, which may be larger than any memory; PyTorch writes none. "
-                "Unpack it and save it again with torch.save."
-            )
-        # weights_only: an unpickler that makes tensors, containers and numbers, and calls nothing else.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except Exception as error:  # a made-up archive or pickle can fail in any way
-        raise WeightsError(f"{path} {_reason(error)}.") from error
-    if not isinstance(checkpoint, dict):
-        raise WeightsError(f"{path} holds {show(checkpoint)} instead of the dict of a training script.")
+    with path.open("rb") as file:
+        try:
+            if _unpacked_bytes(file) > MAX_CHECKPOINT_BYTES:
+                raise MemoryError  # before it is had
+            # weights_only: an unpickler that makes tensors, containers and numbers, and calls nothing else.
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a made-up archive or pickle can fail in any way
+            raise WeightsError(f"{path} {_reason(error)}.") from error
+    require(isinstance(checkpoint, dict), f"the content of {path}", checkpoint, "a training script's dict")
     return checkpoint
 
 
-def _inflates(path: Path, size: int) -> bool:
-    """Whether the records of a zip file are larger than the file: 6 MB of them can stand for 6 GB."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":  # how torch tells zip files from its older format
-            return False
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-    stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
-    return not stored or sum(record.file_size for record in records) > size
+def _unpacked_bytes(file: IO[bytes]) -> float:
+    """What a file may stand for; of compressed records, which torch does not write, 6 MB can be 6 GB."""
+    size: float = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if file.read(4) == b"PK\x03\x04":  # how torch tells zip files from its older format
+        records = zipfile.ZipFile(file).infolist()
+        stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        size = size if stored and sum(record.file_size for record in records) <= size else math.inf
+    file.seek(0)
+    return size
 
 
 def _reason(error: Exception) -> str:
     message = str(error).strip()
     if is_out_of_memory(error):
-        return "does not fit into memory; convert it where there is more"
+        return (
+            "takes too much memory: of records that are not compressed 4 GiB are read; save it again with "
+            "torch.save, or convert it where there is more memory"
+        )
     if found := re.search(r"GLOBAL (\S{1,100})", message):
         return (
             "holds more than tensors and plain values, which could run code and is never loaded (it asks for "
@@ -77,8 +72,7 @@ def spec(given: Any, where: str, known: Mapping[str, dict[str, Any]]) -> tuple[s
     """Name and complete arguments of a {"name": …, "args": {…}}."""
     given = fields(given, where, ("name", "args"))
     name = given["name"]
-    if not isinstance(name, str) or name not in known:
-        raise ConfigError(f"{where}.name is {show(name)}; known: {', '.join(known)}.")
+    require(isinstance(name, str) and name in known, f"{where}.name", name, f"one of {', '.join(known)}")
     return name, arguments(given["args"], f"{where}.args", known[name])
 
 
@@ -87,16 +81,15 @@ def arguments(given: Any, where: str, defaults: dict[str, Any]) -> dict[str, Any
     given = fields(given, where, (), defaults)
     for key, value in given.items():
         numbers = isinstance(value, list | tuple) and all(isinstance(item, int) for item in value)
-        if not numbers and not isinstance(value, bool | int | float | str | dict | None):
-            raise ConfigError(f"{where}.{key} is {show(value)}; it must be a plain value.")
+        plain = numbers or isinstance(value, bool | int | float | str | dict | None)
+        require(plain, f"{where}.{key}", value, "a plain value")
     return {**defaults, **given}
 
 
-def require(args: dict[str, Any], where: str, **wanted: Any) -> None:
-    """Raise ConfigError unless the arguments have the values wanted."""
+def only(args: dict[str, Any], where: str, **wanted: Any) -> None:
+    """Raise ConfigError unless the arguments have the values wanted, which are all that this library has."""
     for key, value in wanted.items():
-        if args[key] != value:
-            raise ConfigError(f"{where}.{key} is {show(args[key])}; this library only has {show(value)}.")
+        require(args[key] == value, f"{where}.{key}", args[key], f"{show(value)} in this library")
 
 
 def tensors(given: Any, config: ModelConfig, unused: re.Pattern[str]) -> dict[str, Tensor]:
@@ -108,10 +101,10 @@ def tensors(given: Any, config: ModelConfig, unused: re.Pattern[str]) -> dict[st
         unused: names of tensors that may be there and are left out.
 
     Raises:
+        ConfigError: it is no dict.
         WeightsError: a tensor is missing, unknown, or not of the shape and a type that the model has.
     """
-    if not isinstance(given, Mapping):
-        raise WeightsError(f"model.sd must be a dict of tensors, not {show(given)}.")
+    require(isinstance(given, Mapping), "model.sd", given, "a dict of tensors")
     found = {
         name if str(name).startswith("encoder.") else f"decoder.{name}": tensor
         for name, tensor in given.items()

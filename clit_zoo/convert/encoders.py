@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-from ..errors import ConfigError
-from ..zoo.schema import show
-from .checkpoint import require, spec
+from ..zoo.schema import require
+from .checkpoint import only, spec
 
 _EDSR = {"res_scale": 1, "scale": 2, "no_upsampling": False, "rgb_range": 1}
 _ENCODERS: dict[str, dict[str, Any]] = {
@@ -40,11 +39,11 @@ def encoder_settings(given: Any) -> dict[str, Any]:
     if name == "swinir":
         return {"name": "swinir"}
     # `scale` and `rgb_range` only matter to an upsampler and to the mean shift, which is never applied.
-    require(args, f"{where}.args", no_upsampling=True)
+    only(args, f"{where}.args", no_upsampling=True)
     if name == "rdn":
-        require(args, f"{where}.args", RDNkSize=3)
-        if args["RDNconfig"] not in list(RDN_CONFIGS):
-            raise ConfigError(f"{where}.args.RDNconfig is {show(args['RDNconfig'])}; it must be 'A' or 'B'.")
-        return {"name": "rdn", "channels": args["G0"], **RDN_CONFIGS[args["RDNconfig"]]}
-    require(args, f"{where}.args", res_scale=1)
+        only(args, f"{where}.args", RDNkSize=3)
+        config = args["RDNconfig"]
+        require(config in list(RDN_CONFIGS), f"{where}.args.RDNconfig", config, "'A' or 'B'")
+        return {"name": "rdn", "channels": args["G0"], **RDN_CONFIGS[config]}
+    only(args, f"{where}.args", res_scale=1)
     return {"name": "edsr", "channels": args["n_feats"], "blocks": args["n_resblocks"]}

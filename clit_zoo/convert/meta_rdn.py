@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import WeightsError
 from .encoders import RDN_CONFIGS
 
 _NAMES = {
@@ -25,7 +24,5 @@ def model_of(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], d
         for there, here in _NAMES.items():
             named = re.sub(f"^{there}", here, named)
         given[named] = tensor
-    if len(given) != len(content):
-        raise WeightsError("two of its tensors have the same name here.")
     encoder = {"name": "rdn", "channels": channels, **RDN_CONFIGS[config]}
     return encoder, {"name": "metasr", "hidden_dims": [256], "original": True}, given

@@ -11,9 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ConfigError, WeightsError
 from ..zoo.config import fields
-from ..zoo.schema import show
+from ..zoo.schema import require
 
 PREFIXES = ("generator_ema.", "generator.", "")
 """Where the weights may lie, the averaged ones first."""
@@ -41,32 +40,29 @@ def model_of(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     """Settings of the encoder, those of the decoder, and the tensors as ``checkpoint.tensors`` takes them.
 
     Raises:
-        ConfigError: something else is in the checkpoint, or its constant is another.
-        WeightsError: tensors that tell the settings are missing, or are none.
+        ConfigError: something else is in the checkpoint, its constant is another, or tensors that tell the
+            settings are missing, or are none.
     """
     fields(content, "the checkpoint", ("state_dict",), ("meta", "optimizer"))
     given = _without_prefix(content["state_dict"])
     constant = given.pop(ESCAPE_NAN, None)
-    if constant is not None and not (
+    usual = constant is None or (
         isinstance(constant, Tensor)
         and constant.is_floating_point()
         and constant.numel() == 1
         and math.isclose(constant, 1e-4, rel_tol=1e-5)
-    ):
-        raise ConfigError(f"{ESCAPE_NAN} is {show(constant)}; this library only has 1e-4.")
+    )
+    require(usual, ESCAPE_NAN, constant, "1e-4 in this library")
     encoder, names = _encoder(given)
     decoder = {"name": "ciaosr", "hidden_dims": [], "tile": 192}
     depth = _count(given, r"imnet_k\.layers\.(\d+)\.weight")
     decoder["hidden_dims"] = [_shape(given, f"imnet_k.layers.{2 * i}.weight", 2)[0] for i in range(depth - 1)]
-    renamed = {_renamed(name, names): tensor for name, tensor in given.items()}
-    if len(renamed) != len(given):
-        raise WeightsError("two of its tensors have the same name here.")
-    return encoder, decoder, renamed
+    return encoder, decoder, {_renamed(name, names): tensor for name, tensor in given.items()}
 
 
 def _without_prefix(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise WeightsError(f"state_dict must be a dict of named tensors, not {show(given)}.")
+    named = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+    require(named, "state_dict", given, "a dict of named tensors")
     prefix = next(p for p in PREFIXES if not p or any(name.startswith(p) for name in given))
     others = tuple(p for p in PREFIXES if p and p != prefix) if prefix else ()
     return {name.removeprefix(prefix): t for name, t in given.items() if not name.startswith(others)}
@@ -112,15 +108,14 @@ def _renamed(name: str, names: dict[str, str]) -> str:
 
 
 def _count(given: dict[str, Any], pattern: str) -> int:
-    """How many tensors have such a name; WeightsError where none has."""
+    """How many tensors have such a name; ConfigError where none has."""
     found = sum(bool(re.fullmatch(pattern, name)) for name in given)
-    if not found:
-        raise WeightsError(f"it holds no tensor that is named {pattern}, as CiaoSR's do.")
+    require(found, f"the number of tensors named {pattern}", found, "1 or more, as in CiaoSR's files")
     return found
 
 
 def _shape(given: dict[str, Any], name: str, dims: int) -> tuple[int, ...]:
     tensor = given.get(name)
-    if not isinstance(tensor, Tensor) or tensor.dim() != dims:
-        raise WeightsError(f"{name} must be a tensor of {dims} dimensions, not {show(tensor)}.")
-    return tuple(tensor.shape)
+    fits = isinstance(tensor, Tensor) and tensor.dim() == dims
+    require(fits, name, tensor, f"a tensor of {dims} dimensions")
+    return tuple(given[name].shape)

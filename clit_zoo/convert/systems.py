@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError
-from ..zoo.schema import show
-from .checkpoint import require, spec
+from ..zoo.schema import require
+from .checkpoint import only, spec
 from .rim import msit_weights
 
 
@@ -37,19 +36,15 @@ class System:
 
 
 def _clit(args: dict[str, Any]) -> dict[str, Any]:
-    if args["imnet_num"] != args["conv_num"]:
-        raise ConfigError(
-            f"args.imnet_num is {show(args['imnet_num'])} and args.conv_num {show(args['conv_num'])}; "
-            "every stage has one MLP and one set of convolutions."
-        )
+    only(args, "args", conv_num=args["imnet_num"])  # every stage has one MLP and one set of convolutions
     return {"name": "clit", **_stage(args), "stages": args["imnet_num"]}
 
 
 def _stage(args: dict[str, Any]) -> dict[str, Any]:
     """The settings of CLIT's stage."""
-    require(args, "args", is_cell=True, local_attn=True)
+    only(args, "args", is_cell=True, local_attn=True)
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "relu"}})
-    require(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
+    only(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
     _sinusoid(args, "pb_spec", complex_transform=False, enc_dims=64)
     names = {"dim": args["base_dim"], "heads": args["head"], "radius": args["r"]}
     return {**names, "hidden_dims": mlp["hidden_list"]}
@@ -60,15 +55,14 @@ def _sinusoid(args: dict[str, Any], name: str, **wanted: Any) -> dict[str, Any]:
     where = f"args.{name}"
     _, position = spec(args[name], where, {"posenc": _POSITION})
     # hidden_dims, gamma and gauss_scale belong to other encodings; head is replaced by the model's.
-    require(position, f"{where}.args", posenc_type="sinusoid", posenc_scale=10, in_dims=2, **wanted)
+    only(position, f"{where}.args", posenc_type="sinusoid", posenc_scale=10, in_dims=2, **wanted)
     return position
 
 
 def _lit(args: dict[str, Any]) -> dict[str, Any]:
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "relu"}})
-    require(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
-    if args["local_attn"] not in (True, False):
-        raise ConfigError(f"args.local_attn must be true or false, not {show(args['local_attn'])}.")
+    only(mlp, "args.imnet_spec.args", out_dim=3, act="gelu")
+    require(args["local_attn"] in (True, False), "args.local_attn", args["local_attn"], "true or false")
     if args["local_attn"]:
         _sinusoid(args, "pb_spec", complex_transform=False, enc_dims=64)
     return {
@@ -85,16 +79,16 @@ def _lit(args: dict[str, Any]) -> dict[str, Any]:
 
 def _liif(args: dict[str, Any]) -> dict[str, Any]:
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": _MLP})
-    require(mlp, "args.imnet_spec.args", out_dim=3)
+    only(mlp, "args.imnet_spec.args", out_dim=3)
     switches = {key: args[key] for key in ("feat_unfold", "local_ensemble", "cell_decode")}
     return {"name": "liif", "hidden_dims": mlp["hidden_list"], **switches}
 
 
 def _itsrn(args: dict[str, Any]) -> dict[str, Any]:
     whole = {"embedding_coord": None, "embedding_scale": None, "local_ensemble": True}
-    require(args, "args", **whole, feat_unfold=True, scale_token=True)
+    only(args, "args", **whole, feat_unfold=True, scale_token=True)
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": {**_MLP, "act": "sine"}})
-    require(mlp, "args.imnet_spec.args", act="gelu")
+    only(mlp, "args.imnet_spec.args", act="gelu")
     return {"name": "itsrn", "hidden_dims": mlp["hidden_list"]}
 
 
@@ -103,7 +97,7 @@ def _metasr(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _msit(args: dict[str, Any]) -> dict[str, Any]:
-    require(args, "args", imnet_num=1, conv_num=1)
+    only(args, "args", imnet_num=1, conv_num=1)
     own = {"kernels": args["MsC_heads"], "query_kernels": args["MsSA_q"], "fem": args["use_lem"]}
     return {"name": "msit", **_stage(args), **own}
 
@@ -121,15 +115,14 @@ def _without(*names: str) -> Callable[[Any], Any]:
 
 def _lte(args: dict[str, Any]) -> dict[str, Any]:
     _, mlp = spec(args["imnet_spec"], "args.imnet_spec", {"mlp": _MLP})
-    require(mlp, "args.imnet_spec.args", out_dim=3)
+    only(mlp, "args.imnet_spec.args", out_dim=3)
     return {"name": "lte", "dim": args["hidden_dim"], "hidden_dims": mlp["hidden_list"]}
 
 
 def _lte_plus(args: dict[str, Any]) -> dict[str, Any]:
-    require(args, "args", out_dim=3)
+    only(args, "args", out_dim=3)
     layers, dim = args["num_layer"], args["hidden_dim"]
-    if type(layers) is not int or layers not in range(1, 9):
-        raise ConfigError(f"args.num_layer is {show(layers)}; allowed is 1 to 8.")
+    require(type(layers) is int and layers in range(1, 9), "args.num_layer", layers, "1 to 8")
     return {"name": "lte", "dim": dim, "hidden_dims": [dim] * layers, "plus": True}
 
 
@@ -260,9 +253,6 @@ def system_of(name: Any) -> System:
     Raises:
         ConfigError: there is none.
     """
-    if not isinstance(name, str) or name not in SYSTEMS:
-        raise ConfigError(
-            f"it holds {show(name)}; what can be converted is {', '.join(SYSTEMS)}, ciaosr and Meta-SR's own "
-            "files (the paper's LIT is 'clit' with imnet_num 1; 'lit' is a variant with a frequency branch)."
-        )
+    known = f"one of {', '.join(SYSTEMS)}, or a file of CiaoSR's or Meta-SR's own code"
+    require(isinstance(name, str) and name in SYSTEMS, "model.name", name, known)
     return SYSTEMS[name]

@@ -30,6 +30,10 @@ differ in their last bits; a window must give the bits of the whole picture.
 """
 
 
+Span = tuple[int, int]
+"""First and last pixel of a map that a window's rows or columns are nearest to."""
+
+
 class BandedMap:
     """Maps of one convolution, by rows: q, k and v of one stage.
 
@@ -49,7 +53,7 @@ class BandedMap:
         self,
         base: Tensor,
         size: Size,
-        columns: tuple[int, int],
+        columns: Span,
         radius: int,
         weight: Tensor,
         bias: Tensor,
@@ -95,8 +99,8 @@ class BandedMap:
             cols = Axis.whole(w).part(first, last).on(base.shape[2], base.device)
             part = resample_axis(resample_axis(base, 1, *rows, "zeros"), 2, *cols, "zeros")
         edges = (first - (left - 1), (right + 1) - last, start - (up - 1), (down + 1) - stop)
-        # channels last, as convolutions are fastest; also where nothing is padded and F.pad keeps the strides,
-        # which say how PyTorch sums
+        # channels last, as convolutions are fastest; F.pad keeps other strides where there is nothing to pad,
+        # and by these PyTorch chooses the order of its sums
         part = F.pad(part, (0, 0, *edges)).contiguous().permute(0, 3, 1, 2)
         return F.conv2d(part, self.weight, self.bias)[:, :, top - up : bottom - up]
 

@@ -1,20 +1,34 @@
 """What a decoder is: the contract between a paper's way to colours and everything else."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn import Parameter
 
-from ..geometry import Size, Where
+from ..geometry import Frame, Size, Where
 
 Progress = Callable[[float], None]
 """Called with the share of the work done, in (0, 1]."""
 
 
-class Normalisation(NamedTuple):
-    """How colours in [0, 1] meet a network: it reads and gives (colour - mean) / std, LIIF's ½ and ½ here."""
+class Decoder(Protocol):
+    """A ``torch.nn.Module`` that gives colours at any positions of an encoded picture.
 
+    ``__init__(in_channels, **settings)`` takes the channels of the encoder's map and keyword settings with
+    the paper's values as defaults. Parameter names are those of the authors' checkpoints. Calls leave nothing
+    behind in the module, so threads may share it and what ``prepare`` returns. A class derived from this one
+    has the usual answers: LIIF's normalisation, one map, computed in PyTorch.
+
+    Attributes:
+        reach: how far positions see: a colour depends on no feature pixel of the encoder's map more than so
+            many rows or columns from the nearest one. None where all is read.
+        backend: who computes, one of ``clit_kernels.BACKENDS``; "auto" takes the fastest that can.
+        mean, std: the network reads and gives (colour - mean) / std, ``mean`` for all channels or for each.
+    """
+
+    reach: int | None
+    backend: str = "auto"
     mean: float | tuple[float, float, float] = 0.5
     std: float = 0.5
 
@@ -32,32 +46,22 @@ class Normalisation(NamedTuple):
     def _mean(self, like: Tensor, *shape: int) -> float | Tensor:
         return self.mean if isinstance(self.mean, float) else like.new_tensor(self.mean).view(shape)
 
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Let new weights start near an interpolation, before training; see ``training.grow``.
 
-class Decoder(Protocol):
-    """A ``torch.nn.Module`` that gives colours at any positions of an encoded picture.
+        Nothing to do where the formula adds the picture itself, as most do.
 
-    ``__init__(in_channels, **settings)`` takes the channels of the encoder's map and keyword settings with
-    the paper's values as defaults. Parameter names are those of the authors' checkpoints. Calls leave nothing
-    behind in the module, so threads may share it and what ``prepare`` returns. One whose paper normalises
-    otherwise than LIIF has its own ``normalisation``: a ``Normalisation``, or a module with its two methods.
-    One whose colours depend on the size of the whole picture has ``framed = True``, and its ``prepare`` takes
-    a ``Frame`` besides, None for a whole picture.
+        Args:
+            features, image: of some patches, as ``prepare`` gets them.
+        """
 
-    Attributes:
-        reach: how far positions see: a colour depends on no feature pixel of the encoder's map more than so
-            many rows or columns from the nearest one. None where all is read.
-        backend: who computes, one of ``clit_kernels.BACKENDS``; "auto" takes the fastest that can.
-    """
-
-    reach: int | None
-    backend: str
-
-    def prepare(self, features: Tensor, image: Tensor) -> Any:
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Any:
         """What belongs to the picture and not to a position: computed once, read by every ``decode``.
 
         Args:
             features: (B, in_channels, h, w) the encoder's map.
             image: (B, 3, h, w) normalised, so in [-1, 1] as a rule, float32 at least.
+            frame: where they lie in a larger picture, on whose size colours may depend; None for a whole one.
 
         Returns:
             A NamedTuple of tensors, of the picture's size: nothing in it grows with the output.
@@ -71,7 +75,7 @@ class Decoder(Protocol):
         Raises:
             ScaleError: ``where`` names maps that do not fit, or asks for different ones in one batch.
         """
-        ...
+        return [(h, w)]
 
     def decode(self, prepared: Any, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours at positions.
@@ -96,4 +100,5 @@ class Decoder(Protocol):
 
     def why_not(self, backend: str, like: Tensor) -> str | None:
         """Why ``backend`` cannot serve tensors like this one, by device and dtype; None if it can."""
-        ...
+        reason = f"{type(self).__name__} computes in PyTorch: take auto, torch or reference"
+        return reason if backend == "triton" else None

@@ -24,7 +24,7 @@ from clit_kernels.position_bias import has_float64
 from clit_kernels.queries import gather_pixels, tap_offsets
 
 from ..geometry import Frame, Pixels, Size, Where
-from .base import Normalisation, Progress
+from .base import Decoder, Progress
 from .corners import Neighbour, wide_corners
 from .cross_scale import CrossScaleAttention
 from .mlp import MLP
@@ -62,7 +62,7 @@ class Corner(NamedTuple):
     x: Neighbour
 
 
-class CiaoSR(nn.Module):
+class CiaoSR(nn.Module, Decoder):
     """Continuous implicit attention-in-attention network.
 
     Args:
@@ -71,14 +71,13 @@ class CiaoSR(nn.Module):
         tile: rows and columns of the map within which the non-local attention looks.
     """
 
-    normalisation = Normalisation((0.4488, 0.4371, 0.4040), 1.0)
-    framed = True
+    mean, std = (0.4488, 0.4371, 0.4040), 1.0
 
     def __init__(
         self, in_channels: int, *, hidden_dims: Sequence[int] = (256, 256, 256, 256), tile: int = 192
     ):
         super().__init__()
-        self.reach, self.backend = tile, "auto"
+        self.reach = tile
         self.channels, unfolded = in_channels, 9 * in_channels
 
         def mlp(fan_in: int, fan_out: int) -> MLP:
@@ -103,10 +102,6 @@ class CiaoSR(nn.Module):
         values = values + F.conv2d(similar, value[:, unfolded : unfolded + self.channels, None, None])
         keys, values = (x.permute(0, 2, 3, 1).contiguous() for x in (keys, values))
         return prepared._replace(keys=keys, values=values)
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
@@ -168,10 +163,6 @@ class CiaoSR(nn.Module):
             return self.imnet_q((torch.stack(values, -2) * weights).sum(-2)) + skip(image, y, x)
 
         return by_blocks(where, size, batch, image.device, colors, block=BLOCK)
-
-    def why_not(self, backend: str, like: Tensor) -> str | None:
-        """Why ``backend`` cannot serve; see ``Decoder``."""
-        return "CiaoSR computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
     def _corners(self, y: Place, x: Place, size: Size, whole: Size, cells: Tensor) -> list[Corner]:
         """The four around a block's positions."""

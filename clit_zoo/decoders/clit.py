@@ -21,19 +21,17 @@ from clit_kernels.queries import as_points, tensors
 
 from .. import geometry
 from ..errors import ScaleError
-from ..geometry import Blocks, Coords, Pixels, Size, Where
-from .bands import BandedMap, cut_rows
-from .base import Progress
+from ..geometry import Blocks, Coords, Frame, Pixels, Size, Where
+from .banded import Band, by_bands
+from .bands import BandedMap, Span
+from .base import Decoder, Progress
 from .blocks import block_maps
 from .compiled import decode_stage
 from .mlp import MLP
-from .sampling import border_columns, border_rows, sample_border
+from .sampling import sample_border
 
 GAIN = 0.75
 """Weight of the residual of the stage before (equation 9's lambda)."""
-
-LEAST_PIXELS = 16
-"""Output rows and columns that are decoded at least."""
 
 
 class Prepared(NamedTuple):
@@ -59,7 +57,7 @@ class PositionBias(nn.Module):
         self.proj = nn.Linear(4 * BANDS, heads)
 
 
-class CLIT(nn.Module):
+class CLIT(nn.Module, Decoder):
     """Cascaded local implicit transformer.
 
     Args:
@@ -87,7 +85,7 @@ class CLIT(nn.Module):
     ):
         super().__init__()
         self.dim, self.heads, self.radius, self.stages = dim, heads, radius, stages
-        self.reach, self.backend = max(radius, 1) + 3, "auto"  # the window, and three convolutions at most
+        self.reach = max(radius, 1) + 3  # the window, and three convolutions at most
         area = (2 * radius + 1) ** 2
         self.conv_ch = nn.Conv2d(in_channels, dim, 3, padding=1)
         self.conv_vs = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(stages))
@@ -96,7 +94,7 @@ class CLIT(nn.Module):
         self.pb_encoder = PositionBias(heads)
         self.imnets = nn.ModuleList(MLP(area * dim + 2, hidden_dims, 3) for _ in range(stages))
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The map that all stages share; see ``Decoder``."""
         return Prepared(self.conv_ch(features), image)
 
@@ -164,37 +162,18 @@ class CLIT(nn.Module):
     def _decode_window(
         self, prepared: Prepared, where: Pixels, sizes: list[Size], progress: Progress | None
     ) -> Tensor:
-        """Every pixel of a window, band by band."""
         base, image = prepared
-        batch, device, whole = image.shape[0], image.device, self.backend == "reference"
-        # products of very few rows differ in their last bits from those of many: see ``Axis.grown``
-        rows, above = where.rows.grown(LEAST_PIXELS, *(size[0] for size in sizes))
-        cols, before = where.cols.grown(LEAST_PIXELS, *(size[1] for size in sizes))
-        grown = Pixels(rows, cols)
-        maps = []
-        for i, size in enumerate(sizes):
-            columns = (0, size[1] - 1) if whole else cols.on_map(0, cols.size, size[1])
-            maps.append(BandedMap(base, size, columns, self.radius, *self._projection(i)))
-        grids = [grown.on(m.size, device).shifted(0, m.left) for m in maps]
-        cells = [grown.cells(m.size, batch, device) for m in maps]
-        on_image = grown.on((image.shape[2], image.shape[3]), device)
-        across = border_columns(image, on_image)
+        cells = [where.cells(size, image.shape[0], image.device) for size in sizes]
 
-        def stages(start: int, stop: int) -> Iterator[StageInput]:
-            for m, grid, cell in zip(maps, grids, cells, strict=True):
-                ends = (0, m.size[0] - 1) if whole else rows.on_map(start, stop, m.size[0])
-                top, parts = m.rows(*ends)
-                yield StageInput(parts, grid.rows(start, stop).shifted(top), cell)
+        def maps(i: int, columns: Span) -> BandedMap:
+            return BandedMap(base, sizes[i], columns, self.radius, *self._projection(i))
 
-        out = image.new_empty(batch, rows.size, cols.size, 3)
-        for start, stop in cut_rows(maps, rows, base, whole=whole):
-            skip = border_rows(across, on_image.rows(start, stop))
-            found = self._cascade(stages(start, stop), len(sizes), skip)
-            out[:, start:stop] = found.unflatten(1, (stop - start, cols.size))
-            if progress is not None:
-                progress(stop / rows.size)
-        height, width = where.size
-        return out[:, above : above + height, before : before + width].flatten(1, 2)
+        def colors(band: Band) -> Tensor:
+            stages = (StageInput(p.maps, p.grid, cell) for p, cell in zip(band.parts, cells, strict=True))
+            return self._cascade(stages, len(sizes), band.skip)
+
+        whole = self.backend == "reference"
+        return by_bands(where, image, sizes, maps, colors, whole=whole, progress=progress)
 
     def _around(self, prepared: Prepared, where: Where, sizes: list[Size]) -> Iterator[StageInput]:
         """The stages' inputs for positions that are no window: whole maps, or maps around blocks of them."""

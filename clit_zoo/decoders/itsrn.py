@@ -24,13 +24,14 @@ from clit_kernels.queries import as_points
 
 from ..axis import Axis
 from ..geometry import Frame, Pixels, Size, Where
-from .base import Progress
+from .base import Decoder, Progress
 from .corners import wide_corners
 from .mlp import MLP
 from .positions import Place, read
 from .predicted import (
     Block,
     Lines,
+    begin_as,
     bordered,
     by_phase,
     by_phase_pays,
@@ -63,7 +64,7 @@ class Prepared(NamedTuple):
     whole: Size
 
 
-class ITSRN(nn.Module):
+class ITSRN(nn.Module, Decoder):
     """Implicit transformer super-resolution network.
 
     Args:
@@ -72,24 +73,24 @@ class ITSRN(nn.Module):
         merge_dim: width of the hidden layer of the two others.
     """
 
-    framed = True
-
     def __init__(
         self, in_channels: int, *, hidden_dims: Sequence[int] = (256, 256, 256, 256), merge_dim: int = 256
     ):
         super().__init__()
-        self.reach, self.backend = 2, "auto"
+        self.reach = 2
         self.imnet = MLP(4, hidden_dims, 27 * in_channels)
         self.Weight, self.Score = MLP(4, [merge_dim], 1), MLP(2, [merge_dim], 1)
+
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Start with the mean of four colours that a linear map makes of the features; see ``Decoder``."""
+        begin_as(self.imnet, features, image)
+        self.Score.pass_on(torch.zeros(1, 2))
+        self.Weight.pass_on(torch.full((1, 4), 1 / 4))
 
     def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The features as they will be read; see ``Decoder``."""
         h, w = features.shape[-2:]
         return Prepared(bordered(features), (h, w) if frame is None else frame.whole)
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions: by phase where there are few, else by pixel; see ``Decoder``."""
@@ -140,10 +141,6 @@ class ITSRN(nn.Module):
             return self.Weight(torch.stack(values, -1)).squeeze(-1)
 
         return in_parts(self._places(where, seen, whole or (h, w)), colors)
-
-    def why_not(self, backend: str, like: Tensor) -> str | None:
-        """Why ``backend`` cannot serve; see ``Decoder``."""
-        return "ITSRN computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
     def _by_phase(self, token: Tensor, y: Lines, x: Lines) -> Callable[[Block], Tensor]:
         rows, cols = (torch.tensor(lines.offsets, dtype=torch.float64).to(token) for lines in (y, x))

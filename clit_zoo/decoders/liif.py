@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..geometry import Size, Where
-from .base import Progress
+from ..geometry import Frame, Where
+from .base import Decoder, Progress
 from .corners import Corner, axis_corners
+from .fit import colors_from
 from .mlp import MLP
 from .positions import Place, by_blocks, read
 
@@ -38,7 +39,7 @@ class Prepared(NamedTuple):
     features: Tensor | None = None
 
 
-class LIIF(nn.Module):
+class LIIF(nn.Module, Decoder):
     """Local implicit image function.
 
     Args:
@@ -66,7 +67,7 @@ class LIIF(nn.Module):
         cell_decode: bool = True,
     ):
         super().__init__()
-        self.reach, self.backend = 3, "auto"
+        self.reach = 3
         self.in_channels, self.side = in_channels, 3 if feat_unfold else 1
         self.local_ensemble, self.cell_decode = local_ensemble, cell_decode
         fan_in = in_channels * self.side**2 + 2 * self.numbers + 2 * cell_decode
@@ -82,16 +83,16 @@ class LIIF(nn.Module):
         """
         return delta.unsqueeze(-1)
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Start as the bilinear interpolation of what a linear map makes of the features; see ``Decoder``."""
+        self.imnet.pass_on(colors_from(features, image, self.side))
+
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The first layer's share of the features; see ``Decoder``."""
         kernel = self._weights()[0].unflatten(1, (self.in_channels, self.side, self.side))
         hidden = F.conv2d(features, kernel, padding=self.side // 2)
         kept = features if self.backend == "reference" else None
         return Prepared(hidden.permute(0, 2, 3, 1).contiguous(), kept)
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
@@ -146,11 +147,6 @@ class LIIF(nn.Module):
             return total
 
         return by_blocks(where, (h, w), batch, features.device, colors)
-
-    def why_not(self, backend: str, like: Tensor) -> str | None:
-        """Why ``backend`` cannot serve; see ``Decoder``."""
-        reason = f"{type(self).__name__} computes in PyTorch: take auto, torch or reference"
-        return reason if backend == "triton" else None
 
     def _corners(self, index: Tensor, offset: Tensor, n: int) -> Sequence[Corner]:
         if self.local_ensemble:

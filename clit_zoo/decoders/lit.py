@@ -22,11 +22,11 @@ from clit_kernels.position_bias import BANDS
 from clit_kernels.queries import as_points, gather_pixels, tap_offsets
 
 from ..axis import MOST_GROWN, Axis
-from ..geometry import Coords, Pixels, Size, Where
+from ..geometry import Coords, Frame, Pixels, Size, Where
 from . import waves
 from .banded import Band, by_bands
-from .bands import BandedMap
-from .base import Progress
+from .bands import BandedMap, Span
+from .base import Decoder, Progress
 from .clit import PositionBias
 from .compiled import decode_stage
 from .corners import axis_corners
@@ -59,6 +59,14 @@ class Maps(NamedTuple):
     k: Tensor
     v: Tensor
     freq: Tensor | None = None
+
+
+class Along(NamedTuple):
+    """Positions ``axis`` on a map of ``n`` pixels, of which those from ``first`` are at hand."""
+
+    axis: Axis
+    n: int
+    first: int
 
 
 class Pairs(NamedTuple):
@@ -101,7 +109,7 @@ class Pairs(NamedTuple):
         return cls(pixel[order], offset[order], places, [side.weight[own] for side in sides])
 
 
-class LIT(nn.Module):
+class LIT(nn.Module, Decoder):
     """Local implicit transformer with the settings of its ablations.
 
     Args:
@@ -132,7 +140,7 @@ class LIT(nn.Module):
         self.dim, self.heads, self.radius, self.freq_dims = dim, heads, radius, freq_dims
         self.local_ensemble, self.cell_decode = local_ensemble, cell_decode
         self.window = radius + local_ensemble  # around the pixel nearest to a position
-        self.reach, self.backend = max(self.window, 1) + 1, "auto"
+        self.reach = max(self.window, 1) + 1
 
         def conv(channels: int) -> nn.Conv2d:
             return nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -144,15 +152,11 @@ class LIT(nn.Module):
             self.conv_freq = conv(freq_dims // 2)
         self.imnet = MLP((2 * radius + 1) ** 2 * (dim + freq_dims) + 2 * cell_decode, hidden_dims, 3)
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The encoder's map, of which bands of all others are made; see ``Decoder``."""
         if self.backend == "reference" or not self.freq_dims:
             return Prepared(features, image)
         return Prepared(features, image, waves.kernels(self._by_tap()[..., self.dim :], self.radius))
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
@@ -164,18 +168,17 @@ class LIT(nn.Module):
         if not isinstance(where, Pixels):
             return self._decode_list(prepared, where.on((h, w), features.device), cell, progress)
 
-        def maps(columns: tuple[int, int]) -> list[BandedMap]:
-            made = []
-            for convs in self._convs():
-                weight, bias = (
-                    torch.cat([c.weight for c in convs]),
-                    torch.cat([cast(Tensor, c.bias) for c in convs]),
-                )
-                made.append(BandedMap(features, (h, w), columns, self.window, weight, bias, len(convs)))
-            return made
+        groups = self._convs()
+
+        def maps(i: int, columns: Span) -> BandedMap:
+            weight = torch.cat([conv.weight for conv in groups[i]])
+            bias = torch.cat([cast(Tensor, conv.bias) for conv in groups[i]])
+            return BandedMap(features, (h, w), columns, self.window, weight, bias, len(groups[i]))
 
         def colors(band: Band) -> Tensor:
-            rows, cols, grid = band.rows, band.cols, band.grid
+            held, rows, cols = list(band.parts), band.rows, band.cols
+            read = self._named(tuple(one for part in held for one in part.maps))
+            top, left, grid = held[0][1:]
             # a traced batch has no integer square root
             side = int((BLOCK // (4 if self.local_ensemble else 1) / batch) ** 0.5)
             parts = []
@@ -185,12 +188,13 @@ class LIT(nn.Module):
                     here = Grid(
                         grid.row[a:b], grid.row_offset[a:b], grid.col[c:d], grid.col_offset[c:d], grid.scale
                     )
-                    piece = band._replace(rows=rows.part(a, b), cols=cols.part(c, d), grid=here)
-                    across.append(self._on_grid(prepared, piece, cell).unflatten(1, (b - a, d - c)))
+                    axes = Along(rows.part(a, b), h, top), Along(cols.part(c, d), w, left)
+                    found = self._on_grid(read, prepared.waves, here, axes, cell)
+                    across.append(found.unflatten(1, (b - a, d - c)))
                 parts.append(torch.cat(across, 2))
             return torch.cat(parts, 1).flatten(1, 2) + band.skip
 
-        return by_bands(where, image, maps, colors, progress=progress)
+        return by_bands(where, image, [(h, w)] * len(groups), maps, colors, progress=progress)
 
     def reference(self, features: Tensor, image: Tensor, where: Where) -> Tensor:
         """The formula as the authors compute it: each position's whole input through the whole MLP.
@@ -250,28 +254,32 @@ class LIT(nn.Module):
         side = 2 * self.radius + 1
         return [local_attention(call, backend=self.backend).unflatten(-1, (side, side))]
 
-    def why_not(self, backend: str, like: Tensor) -> str | None:
-        """Why ``backend`` cannot serve; see ``Decoder``."""
-        reason = "LIT's variants compute in PyTorch: take auto, torch or reference"
-        return reason if backend == "triton" else None
+    def _on_grid(
+        self, maps: Maps, kernels: Tensor | None, grid: Grid, axes: Sequence[Along], cell: Tensor
+    ) -> Tensor:
+        """The residual (B, Q, 3) at a grid.
 
-    def _on_grid(self, prepared: Prepared, band: Band, cell: Tensor) -> Tensor:
-        """The residual (B, Q, 3) at a band's positions."""
-        (h, w), grid, maps = prepared.image.shape[2:], band.grid, self._named(band.maps)
-        axes, spans, slots = [], [], []
-        for axis, n, first in ((band.rows, h, band.top), (band.cols, w, band.left)):
+        Args:
+            maps: what a band reads.
+            kernels: ``waves.kernels``.
+            grid: positions on ``maps``.
+            axes: the same down and across.
+            cell: (B, 2).
+        """
+        pairs, spans, slots = [], [], []
+        for axis, n, first in axes:
             low, high = axis.on_map(0, axis.size, n)
             if self.local_ensemble:
                 low, high = max(low - 1, 0), min(high + 1, n - 1)
-                axes.append(Pairs.of(axis, n, (low, high), grid.row.device))
+                pairs.append(Pairs.of(axis, n, (low, high), grid.row.device))
             spans.append((low - first, high - first))
             slots.append(_most(axis, n, corners=self.local_ensemble))
         if self.local_ensemble:
-            (y, x), scale = axes, None if grid.scale is None else (float(slots[0]), float(slots[1]))
-            grid = Grid(y.pixel - band.top, y.offset, x.pixel - band.left, x.offset, scale)
+            (y, x), scale = pairs, None if grid.scale is None else (float(slots[0]), float(slots[1]))
+            grid = Grid(y.pixel - axes[0].first, y.offset, x.pixel - axes[1].first, x.offset, scale)
         share = None
-        if prepared.waves is not None and maps.freq is not None:
-            share = waves.on_grid(maps.freq, prepared.waves, grid, (spans[0], spans[1]), (slots[0], slots[1]))
+        if kernels is not None and maps.freq is not None:
+            share = waves.on_grid(maps.freq, kernels, grid, (spans[0], spans[1]), (slots[0], slots[1]))
         found = self._colors(maps, grid, cell, share)
         if not self.local_ensemble:
             return found

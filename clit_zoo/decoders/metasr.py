@@ -24,14 +24,15 @@ from torch import Tensor, nn
 from clit_kernels.queries import as_points
 
 from ..axis import Axis
-from ..geometry import Pixels, Size, Where
-from .base import Progress
+from ..geometry import Frame, Pixels, Where
+from .base import Decoder, Progress
 from .corners import NUDGE
 from .mlp import MLP
 from .positions import Place, read
 from .predicted import (
     Block,
     Lines,
+    begin_as,
     bordered,
     by_phase,
     by_phase_pays,
@@ -51,7 +52,7 @@ MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class MeanShift(nn.Module):
-    """The original's ``Normalisation``: colours from 0 to 255 and 1x1 convolutions, trained like the rest."""
+    """The original's normalisation: colours from 0 to 255 and 1x1 convolutions, trained like the rest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class Prepared(NamedTuple):
     bordered: Tensor
 
 
-class MetaSR(nn.Module):
+class MetaSR(nn.Module, Decoder):
     """Meta-SR's upscaling module.
 
     Args:
@@ -91,18 +92,26 @@ class MetaSR(nn.Module):
 
     def __init__(self, in_channels: int, *, hidden_dims: Sequence[int] = (256,), original: bool = False):
         super().__init__()
-        self.reach, self.backend, self.original = 2, "auto", original
+        self.reach, self.original = 2, original
         self.imnet = MLP(3, hidden_dims, 27 * in_channels, lambda: nn.ReLU(inplace=True))
         if original:
             self.normalisation = MeanShift()
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def normalise(self, image: Tensor) -> Tensor:
+        """Image (B, 3, h, w) in [0, 1] -> what the encoder reads."""
+        return self.normalisation.normalise(image) if self.original else super().normalise(image)
+
+    def restore(self, colors: Tensor) -> Tensor:
+        """What ``decode`` gave, (B, Q, 3) -> colours in about [0, 1]."""
+        return self.normalisation.restore(colors) if self.original else super().restore(colors)
+
+    def begin(self, features: Tensor, image: Tensor) -> None:
+        """Start with the colour that a linear map makes of the nearest features; see ``Decoder``."""
+        begin_as(self.imnet, features, image)
+
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The features as they will be read; see ``Decoder``."""
         return Prepared(bordered(features))
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions: by phase where there are few, else by pixel; see ``Decoder``."""
@@ -140,10 +149,6 @@ class MetaSR(nn.Module):
             return (read(seen, y.index, x.index).unsqueeze(-2) @ weights.unflatten(-1, (-1, 3))).squeeze(-2)
 
         return in_parts(self._places(where, seen), colors)
-
-    def why_not(self, backend: str, like: Tensor) -> str | None:
-        """Why ``backend`` cannot serve; see ``Decoder``."""
-        return "Meta-SR computes in PyTorch: take auto, torch or reference" if backend == "triton" else None
 
     def _by_phase(self, scale: Tensor, y: Lines, x: Lines) -> Callable[[Block], Tensor]:
         rows, cols = (torch.tensor(lines.offsets, dtype=torch.float64).to(scale) for lines in (y, x))

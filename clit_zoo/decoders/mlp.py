@@ -39,6 +39,27 @@ class MLP(nn.Module):
             x = layer(x)
         return x
 
+    @torch.no_grad()
+    def pass_on(self, weight: Tensor) -> None:
+        """Start as the linear map ``weight`` (out_features, n) of the first n inputs.
+
+        Two units of each hidden layer carry a number x, as a(x) - a(-x) = x for ReLU and GELU. The others
+        keep their weights, and the last layer learns to read them.
+        """
+        *hidden, last = self.linears()
+        count = 2 * len(weight)
+        if any(layer.out_features < count for layer in hidden):
+            return
+        for layer in hidden:
+            layer.weight[:count], layer.bias[:count] = 0, 0
+            signed = torch.cat((weight, -weight)) if layer is hidden[0] else torch.eye(count)
+            layer.weight[:count, : signed.shape[1]] = signed
+        one = torch.eye(len(weight))
+        ends = torch.cat((one, -one), 1) if hidden else weight
+        last.weight.zero_()
+        last.bias.zero_()
+        last.weight[:, : ends.shape[1]] = ends
+
     def linears(self) -> list[nn.Linear]:
         """The Linear layers in order."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]

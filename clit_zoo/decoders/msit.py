@@ -30,10 +30,10 @@ from clit_kernels import AttentionCall, Queries, StageCall, StageWeights, local_
 from clit_kernels.backends import why_not_maps
 from clit_kernels.queries import as_points
 
-from ..geometry import Coords, Pixels, Size, Where
+from ..geometry import Coords, Frame, Pixels, Where
 from .banded import Band, by_bands
-from .bands import BandedMap
-from .base import Progress
+from .bands import BandedMap, Span
+from .base import Decoder, Progress
 from .clit import PositionBias
 from .compiled import decode_stage
 from .mlp import MLP
@@ -57,7 +57,7 @@ class Prepared(NamedTuple):
     image: Tensor
 
 
-class MSIT(nn.Module):
+class MSIT(nn.Module, Decoder):
     """Multi-scale implicit transformer.
 
     Args:
@@ -89,7 +89,7 @@ class MSIT(nn.Module):
     ):
         super().__init__()
         self.heads, self.radius = heads, radius
-        self.reach, self.backend = None, "auto"
+        self.reach = None
         self.conv_ch = nn.Conv2d(in_channels, dim, 1)
         self.amsno = MSNO(dim, kernels, fem)
         self.multi_conv_qs = nn.ModuleList([MSSA(dim, query_kernels)])
@@ -97,14 +97,10 @@ class MSIT(nn.Module):
         self.pb_encoder = PositionBias(heads)
         self.imnets = nn.ModuleList([MLP((2 * radius + 1) ** 2 * dim + 2, hidden_dims, 3)])
 
-    def prepare(self, features: Tensor, image: Tensor) -> Prepared:
+    def prepare(self, features: Tensor, image: Tensor, frame: Frame | None = None) -> Prepared:
         """The trunk; see ``Decoder``."""
         base = self.amsno(self.conv_ch(features))
         return Prepared(base, self.multi_conv_qs[0](base), image)
-
-    def plan(self, h: int, w: int, where: Where) -> list[Size]:
-        """One map: the encoder's; see ``Decoder``."""
-        return [(h, w)]
 
     def decode(self, prepared: Prepared, where: Where, *, progress: Progress | None = None) -> Tensor:
         """Colours (B, Q, 3) at positions; see ``Decoder``."""
@@ -118,18 +114,16 @@ class MSIT(nn.Module):
                 progress(1.0)
             return found
 
-        def maps(columns: tuple[int, int]) -> list[BandedMap]:
-            bias = cast(Tensor, conv.bias)
-            return [BandedMap(base, (h, w), columns, self.radius, conv.weight, bias, 1)]
+        def maps(_: int, columns: Span) -> BandedMap:
+            return BandedMap(base, (h, w), columns, self.radius, conv.weight, cast(Tensor, conv.bias), 1)
 
         def colors(band: Band) -> Tensor:
-            (v,) = band.maps
-            rows, cols = v.shape[2:]
-            part = q[:, :, band.top : band.top + rows, band.left : band.left + cols]
-            return self._stage(part, v, band.grid, cell, band.skip)
+            (v,), top, left, grid = next(band.parts)
+            part = q[:, :, top : top + v.shape[2], left : left + v.shape[3]]
+            return self._stage(part, v, grid, cell, band.skip)
 
         whole = self.backend == "reference"
-        return by_bands(where, image, maps, colors, whole=whole, progress=progress)
+        return by_bands(where, image, [(h, w)], maps, colors, whole=whole, progress=progress)
 
     def attention(self, prepared: Prepared, where: Coords) -> list[Tensor]:
         """Where the stage looks: [(B, N, heads, K, K)], as ``CLIT.attention`` gives it."""

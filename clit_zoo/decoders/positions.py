@@ -24,10 +24,6 @@ LEAST_PIXELS = 16
 """Output rows and columns that are decoded at least; see ``Axis.grown``."""
 
 
-Span = tuple[int, int]
-"""First and last pixel of a map that a window's rows or columns are nearest to."""
-
-
 class Place(NamedTuple):
     """A block's positions along one axis of the map: (1, R, 1) rows, (1, 1, S) columns, or a list (B, Q).
 
@@ -45,7 +41,6 @@ def by_blocks(
     device: torch.device,
     colors: Callable[[Place, Place], Tensor],
     *,
-    window: Callable[[Place, Place, Span, Span], Tensor] | None = None,
     block: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -56,13 +51,11 @@ def by_blocks(
         size: (h, w) of the map they are read on.
         batch, device: of the maps.
         colors: a block's colours (B, R, S, 3) or (B, Q, 3), from its places along y and x.
-        window: a window's colours, with the spans of its places; ``colors`` where left out.
         block: positions of all images in a block, ``BLOCK`` where left out; with gradients a list is one.
         progress: called after each block with the share done.
     """
     if isinstance(where, Pixels):
-        decoded = window or (lambda y, x, *_: colors(y, x))
-        return _window(where, size, batch, device, decoded, block or BLOCK, progress)
+        return _window(where, size, batch, device, colors, block or BLOCK, progress)
     points = as_points(where.on(size, device), batch)
     step = max(1, points.count if torch.is_grad_enabled() else (block or BLOCK) // batch)
     parts = []
@@ -98,21 +91,18 @@ def _window(
     size: Size,
     batch: int,
     device: torch.device,
-    colors: Callable[[Place, Place, Span, Span], Tensor],
+    colors: Callable[[Place, Place], Tensor],
     block: int,
     progress: Progress | None,
 ) -> Tensor:
     (rows, above), (cols, before) = where.rows.grown(LEAST_PIXELS), where.cols.grown(LEAST_PIXELS)
-    x, x_span = (
-        Place(*(t.view(1, 1, -1) for t in cols.on(size[1], device))),
-        cols.on_map(0, cols.size, size[1]),
-    )
+    x = Place(*(t.view(1, 1, -1) for t in cols.on(size[1], device)))
     out: Tensor | None = None
     step = max(1, block // (cols.size * batch))
     for start in range(0, rows.size, step):
         stop = min(start + step, rows.size)
         y = Place(*(t.view(1, -1, 1) for t in rows.part(start, stop).on(size[0], device)))
-        band = colors(y, x, rows.on_map(start, stop, size[0]), x_span)
+        band = colors(y, x)
         if out is None:
             out = band.new_empty(batch, rows.size, cols.size, 3)
         out[:, start:stop] = band

@@ -25,6 +25,7 @@ from torch import Tensor
 from ..axis import Axis
 from ..geometry import Pixels
 from .base import Progress
+from .fit import colors_from
 from .mlp import MLP
 from .positions import LEAST_PIXELS, Place, read
 
@@ -111,6 +112,14 @@ def unfolded(bordered: Tensor) -> Tensor:
     """The 3x3 features around each pixel, (B, h + 2, w + 2, C) -> (B, h, w, 9C), taps before channels."""
     taps = bordered.unfold(1, 3, 1).unfold(2, 3, 1)
     return taps.permute(0, 1, 2, 4, 5, 3).flatten(3)
+
+
+@torch.no_grad()
+def begin_as(imnet: MLP, features: Tensor, image: Tensor) -> None:
+    """Start with one map of the features for all positions; see ``Decoder.begin``."""
+    last = imnet.linears()[-1]
+    last.weight.zero_()
+    last.bias.copy_(colors_from(features, image, 3).T.flatten())
 
 
 def last_layer(imnet: MLP) -> tuple[Tensor, Tensor]:

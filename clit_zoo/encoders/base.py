@@ -32,7 +32,7 @@ class Encoder(Protocol):
     def __call__(self, image: Tensor) -> Tensor:
         """Image (B, 3, h, w) -> features (B, C, h, w) in the same dtype, for any h, w >= 1.
 
-        The image is normalised: in [-1, 1] unless the decoder has another ``Normalisation``.
+        The image is normalised: in [-1, 1] unless the decoder normalises otherwise.
         The image comes in channels_last memory, which convolutions are faster with.
         """
         ...

@@ -109,18 +109,10 @@ def read_original(path: Path) -> Original:
         ImageError: it cannot be read, is deeper than 8 bits or transparent: cutting bits or dropping alpha
             would score another picture than the file's.
     """
-    try:
-        picture = imaging.read(path)
-    except ImageError as error:
-        raise ImageError(str(error).replace(str(path), path.name)) from error  # tables name the folder
-    if picture.bits > 8:
-        raise ImageError(
-            f"{path.name} has more than 8 bits per channel; the protocols are for 8-bit pictures: convert it"
-        )
-    if picture.transparent:
-        raise ImageError(
-            f"{path.name} has an alpha channel, which the protocols do not score: save it without one"
-        )
+    picture = imaging.read(path)
+    if picture.bits > 8 or picture.transparent:
+        what = "more than 8 bits per channel" if picture.bits > 8 else "an alpha channel"
+        raise ImageError(f"{path} has {what}, which the protocols do not score: save it as 8-bit RGB or gray")
     color = picture.color[0, 0] if picture.gray else picture.color[0].permute(1, 2, 0)
     return Original(path, (color * 255).round().byte().numpy())
 

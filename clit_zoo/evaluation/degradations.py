@@ -5,6 +5,7 @@ shows what the one at its place showed.
 """
 
 import io
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..errors import ClitZooError
+from ..zoo.schema import require
 
 
 def jpeg(
@@ -99,19 +100,15 @@ def degradation(word: str) -> Degradation:
             low-resolution pixels, or "camera".
 
     Raises:
-        ClitZooError: it is none of these, or the number is out of range.
+        ConfigError: it is none of these, or the number is out of range.
     """
-    name, _, tail = word.partition(":")
     if word == "camera":
         return Degradation(word, camera)
-    try:
-        low, high = _NUMBERS[name]
-        number = int(tail) if name in ("jpeg", "webp") else float(tail)
-        if not low <= number <= high:
-            raise ValueError
-    except (KeyError, ValueError) as error:
-        known = ", ".join(f"{key}:N with N from {low} to {high}" for key, (low, high) in _NUMBERS.items())
-        raise ClitZooError(f"There is no degradation {word!r}: choose from {known}; or camera.") from error
+    found = re.fullmatch(r"(jpeg|webp):(\d+)|(noise|blur):(\d*\.?\d+)", word, re.ASCII)
+    name, tail = filter(None, found.groups()) if found else ("", "0")
+    number, (low, high) = float(tail), _NUMBERS.get(name, (1, 0))
+    known = ", ".join(f"{key}:N with N from {low} to {high}" for key, (low, high) in _NUMBERS.items())
+    require(low <= number <= high, "degradation", word, f"one of {known}; or camera")
     if name == "jpeg":
         return Degradation(word, lambda pixels, rng: jpeg(pixels, int(number)))
     if name == "webp":

@@ -1,6 +1,7 @@
 """The evaluation itself: every image of a folder, at every scale."""
 
 import math
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,7 +88,7 @@ def evaluate(
             try:
                 original = read_original(path)
             except ImageError as error:
-                results.skipped.append(Skipped(name, path.name, None, str(error)))
+                results.skipped.append(Skipped(name, path.name, None, _without_folder(error, path.parent)))
                 bar.update(len(scales))
                 continue
             for scale in scales:
@@ -96,12 +97,18 @@ def evaluate(
                     pair = pair.degraded(how) if how else pair
                     figures = _figures(method, rules, pair, path.name, scale, ssim, done)
                 except (ClitZooError, MemoryError) as error:
-                    results.skipped.append(Skipped(name, path.name, scale, str(error) or "out of memory"))
+                    why = _without_folder(error, low[scale] or folder) or "out of memory"
+                    results.skipped.append(Skipped(name, path.name, scale, why))
                 else:
                     results.scores.append(Score(name, rules.name, scale, path.stem, pair.source, **figures))
                 bar.update()
     results.skipped += [Skipped(name, file, None, why) for file, why in left_out_of(folder)]
     return results
+
+
+def _without_folder(error: Exception, folder: Path) -> str:
+    """An error's words: tables and cards name the file and the dataset, and no folder of this machine."""
+    return str(error).replace(f"{folder}{os.sep}", "")
 
 
 def check_scales(scales: Iterable[float]) -> list[float]:
@@ -149,8 +156,6 @@ def _figures(
 def _enlarged(method: Method, low: np.ndarray, size: Size) -> np.ndarray:
     """The method's output, checked."""
     output = np.asarray(method(low, size))
-    if output.shape != (*size, 3):
-        raise ClitZooError(f"{method.name} returned {output.shape} where {(*size, 3)} was asked for")
-    if output.dtype != np.uint8 and not np.isfinite(output).all():
-        raise ClitZooError(f"{method.name} returned values that are not finite")
+    if output.shape != (*size, 3) or not np.isfinite(output).all():
+        raise ClitZooError(f"{method.name} returned {output.shape} where finite {(*size, 3)} was asked for")
     return output

@@ -72,17 +72,11 @@ def model_key(model: SuperResolver) -> str:
 
 
 def as_method(what: Any) -> Method:
-    """A method as it is, "bicubic", a model, or a plain function.
-
-    Raises:
-        TypeError: it is none of these.
-    """
+    """A method as it is, "bicubic", a model, or a plain function."""
     if isinstance(what, Method):
         return what
     if what == "bicubic":
         return bicubic
     if isinstance(what, SuperResolver):
         return model_method(what)
-    if callable(what):
-        return Method(getattr(what, "__name__", type(what).__name__), what)
-    raise TypeError(f"expected a model, a function run(image, size) or 'bicubic', got {type(what).__name__}")
+    return Method(getattr(what, "__name__", type(what).__name__), what)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ClitZooError
+from ..zoo.schema import require
 from .metrics import as_rgb, gray, luminance, psnr, ssim
 from .published import dataset_name
 
@@ -88,6 +88,5 @@ def protocol_for(name: str | Protocol, dataset: str) -> Protocol:
         return name
     if name == "auto":
         name = "div2k" if dataset_name(dataset) == "DIV2K" else "benchmark"
-    if name not in PROTOCOLS:
-        raise ClitZooError(f"There is no protocol {name!r}: choose from auto, {', '.join(PROTOCOLS)}.")
+    require(name in PROTOCOLS, "protocol", name, f"one of auto, {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -73,10 +73,7 @@ class Results:
         return self._at(dataset, scale).ssim
 
     def _at(self, dataset: str, scale: float) -> Mean:
-        for mean in self.means():
-            if (mean.dataset, mean.scale) == (dataset, scale):
-                return mean
-        raise KeyError(f"nothing was scored for {dataset} at ×{scale:g}")
+        return {(mean.dataset, mean.scale): mean for mean in self.means()}[dataset, scale]
 
 
 def _mean(dataset: str, protocol: str, scale: float, scores: list[Score]) -> Mean:

@@ -45,6 +45,15 @@ def decode(image: Any) -> Picture:
     raise ImageError(f"cannot enlarge a {type(image).__name__}: pass {KINDS}.")
 
 
+def _check(values: np.ndarray | Tensor, channels: int) -> None:
+    """Refuse values that are not dense, or of another shape; ``channels`` is their axis."""
+    shape = tuple(values.shape)
+    dense = not isinstance(values, Tensor) or (values.layout == torch.strided and not values.is_meta)
+    if not dense or len(shape) not in (2, 3, 4) or (len(shape) > 2 and shape[channels] not in (1, 2, 3, 4)):
+        kind = "" if dense else "values that are not dense, of "
+        raise ImageError(f"cannot enlarge {kind}shape {shape}: pass {KINDS}.")
+
+
 def encode(picture: Picture, stacklevel: int = 3) -> Any:
     """The kind of thing a picture was decoded from: a path gives a PIL image, the others themselves.
 
@@ -70,25 +79,12 @@ def encode(picture: Picture, stacklevel: int = 3) -> Any:
 
 
 def _from_ndarray(array: np.ndarray) -> Picture:
-    if array.ndim not in (2, 3, 4) or (array.ndim > 2 and array.shape[-1] not in (1, 2, 3, 4)):
-        raise ImageError(
-            f"the array has shape {array.shape}; arrays carry 1 to 4 channels last: (h, w), (h, w, channels) "
-            "or (B, h, w, channels). Move them with numpy.moveaxis, or pass a tensor: channels first."
-        )
-    try:
-        dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
-    except TypeError as error:
-        raise ImageError(f"the array cannot be enlarged: {error}") from error
+    _check(array, channels=-1)
+    dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
     return from_samples(array.copy(), "the array", origin=Origin("ndarray", dtype=dtype, ndim=array.ndim))
 
 
 def _from_tensor(tensor: Tensor) -> Picture:
-    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_nested:
-        raise ImageError("the tensor holds no dense values; pass a dense one on cpu or cuda, not on meta.")
-    if tensor.ndim not in (2, 3, 4) or (tensor.ndim > 2 and tensor.shape[-3] not in (1, 2, 3, 4)):
-        raise ImageError(
-            f"the tensor has shape {tuple(tensor.shape)}; tensors carry 1 to 4 channels first: (channels, h, "
-            "w) or (B, channels, h, w). Move them with permute, or pass a NumPy array: channels last."
-        )
+    _check(tensor, channels=-3)
     origin = Origin("tensor", dtype=tensor.dtype, ndim=tensor.ndim, device=tensor.device)
     return from_planes(tensor.detach().clone(), "the tensor", origin=origin)

@@ -19,17 +19,15 @@ from ..errors import ImageError
 from . import metadata, tiff
 from .formats import FORMATS, why_unreadable
 from .picture import Picture
-from .pil import from_pil, has_alpha
+from .pil import exif_of, from_pil, has_alpha
 from .quality import jpeg_quality, webp_quality
-from .tiff_rows import can_be_read_by_rows, read_by_rows
+from .tiff_rows import can_be_read_by_rows, damaged, read_by_rows
 
 # Three times Pillow's own limit against decompression bombs. As float32 colour this many pixels take 3 GiB.
 MAX_INPUT_PIXELS = 2**28
 
 # float32 colour and alpha. A TIFF may hold any number of samples per pixel, and all are decoded.
 _BYTES_PER_PIXEL = 16
-
-WEB_ADDRESS = "is a web address, which is not read; download the picture first."
 
 
 @dataclass(frozen=True)
@@ -109,12 +107,6 @@ def read(path: str | os.PathLike) -> Picture:
             return picture
 
 
-def web_address(path: str | os.PathLike) -> str | None:
-    """The web address that was given as a path, which takes one of its slashes away; None if it is none."""
-    found = re.match(r"(https?|ftp):[/\\]+(.*)", os.fspath(path), re.IGNORECASE)
-    return f"{found[1]}://{found[2]}" if found else None
-
-
 @contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[tuple[IO[bytes], str]]:
     """The file, opened, and its name; whatever goes wrong with it becomes one ImageError naming it."""
@@ -130,20 +122,21 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[IO[bytes], str]]:
             yield file, source
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
-        unknown = "not a picture in a format that is known here, or damaged"
-        raise ImageError(f"{source}: {unreadable or unknown}.") from error
-    except MemoryError as error:
-        raise ImageError(f"{source} does not fit into memory; cut it into tiles.") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
-        if isinstance(error, FileNotFoundError) and (address := web_address(source)):
-            raise ImageError(f"{address} {WEB_ADDRESS}") from error
-        if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
-            raise ImageError(f"{source} cannot be read: {error.strerror}.") from error
-        reason = str(error) or type(error).__name__
-        raise ImageError(
-            f"{source} is damaged or incomplete ({reason}); copy or download it again."
-        ) from error
+        raise ImageError(_why(error, source)) from error
+
+
+def _why(error: Exception, source: str) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        unknown = "not a picture in a format that is known here, or damaged"
+        return f"{source}: {why_unreadable(source) or unknown}."
+    if isinstance(error, MemoryError):
+        return f"{source} does not fit into memory; cut it into tiles."
+    if isinstance(error, FileNotFoundError) and re.match(r"(https?|ftp):[/\\]", source, re.IGNORECASE):
+        return f"{source} is a web address, which is not read; download the picture first."
+    if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
+        return f"{source} cannot be read: {error.strerror}."
+    return damaged(error, source)
 
 
 _pixel_limit = threading.Lock()
@@ -172,26 +165,21 @@ def _pillow(file: IO[bytes], source: str) -> Iterator[Image.Image]:
 
 def _identified(file: IO[bytes]) -> Image.Image:
     file.seek(0)
-    try:
+    with suppress(UnidentifiedImageError):
         return Image.open(file)
-    except UnidentifiedImageError:
-        if not _plug_ins():
-            raise
-        file.seek(0)
-        return Image.open(file)
+    _plug_ins()
+    file.seek(0)
+    return Image.open(file)
 
 
 @functools.cache
-def _plug_ins() -> bool:
-    """Let Pillow know the installed packages that read further formats; whether there are any."""
-    found = False
+def _plug_ins() -> None:
+    """Let Pillow know the installed packages that read further formats."""
     for form in FORMATS:
         with suppress(ImportError):
             if form.module:
                 module = importlib.import_module(form.module)
                 getattr(module, "register_heif_opener", lambda: None)()  # the others do so when imported
-                found = True
-    return found
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
@@ -205,10 +193,7 @@ def _orientation(image: Image.Image) -> int:
     """By EXIF; a PNG's is taken only where it stands before the pixels, which Pillow would decode for it."""
     if image.format == "PNG" and not image.info.keys() & {"exif", "xmp"}:
         return 1
-    try:
-        return metadata.orientation_of(image.getexif())
-    except Exception:  # malformed EXIF raises almost anything
-        return 1
+    return metadata.orientation_of(exif_of(image))
 
 
 # What Pillow cuts to 8 bits. A PNG's missing rows it takes for black, too; but only it compares checksums.

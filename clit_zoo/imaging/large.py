@@ -97,7 +97,7 @@ def _check_room(spool: Spool, path: Path) -> None:
     if needed > free:
         raise ImageError(
             f"{path} needs up to {needed / 1e9:.1f} GB of disk while it is made, and {path.parent} has "
-            f"{free / 1e9:.1f} GB free; make room, or give -o on another disk."
+            f"{free / 1e9:.1f} GB free; make room, or write it to another disk."
         )
 
 

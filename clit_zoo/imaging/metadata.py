@@ -2,6 +2,7 @@
 
 import re
 import struct
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -41,11 +42,8 @@ class Metadata(NamedTuple):
 
 def orientation_of(exif: Image.Exif) -> int:
     """1 to 8 (TIFF 6.0, tag 274)."""
-    try:
-        value = int(exif.get(ORIENTATION, 1))
-    except (TypeError, ValueError):
-        return 1
-    return value if 1 <= value <= 8 else 1
+    value = exif.get(ORIENTATION, 1)
+    return int(value) if value in range(1, 9) else 1
 
 
 def clean_exif(exif: Image.Exif, size: tuple[int, int] | None = None) -> bytes | None:
@@ -56,7 +54,7 @@ def clean_exif(exif: Image.Exif, size: tuple[int, int] | None = None) -> bytes |
             pixels are what matters.
         size: (H, W), entered where the EXIF named the old one.
     """
-    try:
+    with suppress(Exception):
         clean = Image.Exif()
         for tag, value in exif.items():
             layout = tag == _DESCRIPTION and str(value).startswith(_LAYOUTS)  # by tifffile, OME, ImageJ
@@ -73,8 +71,7 @@ def clean_exif(exif: Image.Exif, size: tuple[int, int] | None = None) -> bytes |
         if ORIENTATION in clean:
             clean[ORIENTATION] = 1
         return clean.tobytes() if len(clean) else None
-    except Exception:
-        return None
+    return None
 
 
 class _Text(str):
@@ -126,10 +123,9 @@ def fitting_icc(icc: bytes | None, gray: bool) -> bytes | None:
 def dpi_of_tags(tags: Any) -> tuple[float, float] | None:
     """Pixels per inch (x, y) by a TIFF's tags; None where they do not say."""
     inch = {2: 1.0, 3: _CM_PER_INCH}.get(tags.get(RESOLUTION_UNIT, 2))  # unit 1 gives a pixel's shape only
-    try:
+    with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):
         return plausible_dpi(tags[X_RESOLUTION] * inch, tags[Y_RESOLUTION] * inch)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
+    return None
 
 
 def plausible_dpi(x: Any, y: Any) -> tuple[float, float] | None:

@@ -34,14 +34,12 @@ def from_pil(
     Raises:
         ImageError: its mode or its values cannot be enlarged.
     """
-    if 0 in image.size:
-        raise ImageError(f"{source} has no pixels: its size is {image.width}×{image.height}.")
     notices = []
     # Looking for frames moves to the second and back, which undoes what loading did: first look, then load.
     if kind == "path" and _is_several(image):
         notices.append(f"{source} {SEVERAL}")
     sides_exchanged = _load(image)
-    exif = _exif(image)
+    exif = exif_of(image)
     orientation = metadata.orientation_of(exif)
     kept = _metadata(image, exif, exchanged=sides_exchanged or orientation > 4)
     if exact is not None:
@@ -122,12 +120,7 @@ def _plain(image: Image.Image, icc: bytes | None, source: str) -> tuple[Image.Im
         return image, None
     gray = image.mode in ("1", "L", "La", "LA")
     target = ("LA" if gray else "RGBA") if has_alpha(image) else ("L" if gray else "RGB")
-    try:
-        plain = image.convert(target)
-    except ValueError as error:
-        raise ImageError(
-            f"{source}: pictures of PIL mode {image.mode!r} cannot be enlarged ({error}); convert it to RGB."
-        ) from error
+    plain = image.convert(target)
     if image.mode in ("CMYK", "YCbCr", "HSV", "LAB"):
         return plain, f"{source}: {image.mode} colours were converted to RGB."
     return plain, None
@@ -173,11 +166,11 @@ def _is_several(image: Image.Image) -> bool:
         return True
 
 
-def _exif(image: Image.Image) -> Image.Exif:
-    try:
+def exif_of(image: Image.Image) -> Image.Exif:
+    """Its EXIF; empty where that is malformed."""
+    with suppress(Exception):  # it raises almost anything, and the pixels are what matters
         return image.getexif()
-    except Exception:  # malformed EXIF raises almost anything; the pixels are what matters
-        return Image.Exif()
+    return Image.Exif()
 
 
 def _metadata(image: Image.Image, exif: Image.Exif, *, exchanged: bool) -> Metadata:
@@ -194,12 +187,10 @@ def _metadata(image: Image.Image, exif: Image.Exif, *, exchanged: bool) -> Metad
 
 
 def _resolution(image: Image.Image) -> tuple[float, float] | None:
-    try:
+    with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):
         x, y = image.info["dpi"]
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            absent = [size for tag, size in ((282, x), (283, y)) if tag not in image.tag_v2]
-            if 1 in absent:  # what Pillow says of a file that says nothing
-                return None
-        return metadata.plausible_dpi(x, y)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
+        tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {282: x, 283: y}
+        # 1 is what Pillow says of a file that says nothing
+        if not any(size == 1 and tag not in tags for tag, size in ((282, x), (283, y))):
+            return metadata.plausible_dpi(x, y)
+    return None

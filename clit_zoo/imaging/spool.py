@@ -1,6 +1,7 @@
 """Finished rows on the disk: a run that is killed goes on at the last band that stands there."""
 
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -78,14 +79,9 @@ class Spool:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows that are finished."""
-        data = bytearray((stop - start) * self.row_bytes)
-        view, at = memoryview(data), self._start(start)
-        while view:
-            count = os.preadv(self._file, [view], at)
-            if not count:
-                raise ImageError(f"{self.path} ends before its last row; delete it and begin anew.")
-            view, at = view[count:], at + count
-        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+        shape = (stop - start, *self.shape[1:])
+        samples = np.fromfile(self.path, self.dtype, math.prod(shape), offset=self._start(start))
+        return samples.reshape(shape)
 
     def tiles(self, side: int) -> Iterator[np.ndarray]:
         """All finished rows in tiles, as tifffile takes them: those at the edges are smaller."""
@@ -116,13 +112,10 @@ def _write(file: int, data: Any, at: int) -> None:
 
 
 def _lock(file: int, target: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not POSIX
-        return
+    import fcntl
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ImageError(f"another run is making {target}; wait for it, or give another -o.") from error
-    except OSError:  # a file system without locks
-        return
+    except OSError as error:
+        if isinstance(error, BlockingIOError):  # else a file system without locks
+            raise ImageError(f"another run is making {target}; wait for it, or give another -o.") from error

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -57,10 +58,9 @@ def first_page(file: IO[bytes]) -> Any:
     file.seek(0)
     head = file.read(4)
     file.seek(0)
-    try:
+    with suppress(Exception):  # Pillow will say what is wrong with it
         return tifffile.TiffFile(file).pages[0] if head in SIGNATURES else None
-    except Exception:  # Pillow will say what is wrong with it
-        return None
+    return None
 
 
 def deep_layout(page: Any, source: str) -> Layout | None:
@@ -73,16 +73,13 @@ def deep_layout(page: Any, source: str) -> Layout | None:
     signed = page.dtype is not None and page.dtype.kind == "i"  # which Pillow only calls unknown
     if (max(bits) if isinstance(bits, tuple) else bits) <= 8 and not signed:
         return None
-    if page.dtype is None or page.dtype.str[1:] not in ("u2", "f2", "f4", "f8") or bits not in (16, 32, 64):
-        raise ImageError(
-            f"{source}: TIFF samples of {bits} bits ({page.dtype or 'unknown type'}) cannot be enlarged; "
-            "convert it to 8 or 16 bits unsigned or to floating point in [0, 1]."
-        )
+    known = page.dtype is not None and page.dtype.str[1:] in ("u2", "f2", "f4", "f8") and bits in (16, 32, 64)
     colors = {_BLACK_IS_MAX: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}.get(page.photometric)
-    if colors is None or page.samplesperpixel < colors or page.imagedepth > 1:
+    if not known or colors is None or page.samplesperpixel < colors or page.imagedepth > 1:
         raise ImageError(
-            f"{source}: TIFF of {bits} bits with photometric interpretation {int(page.photometric)} and "
-            f"{page.samplesperpixel} samples cannot be enlarged; convert it to gray or RGB."
+            f"{source}: TIFF of {page.samplesperpixel} samples of {bits} bits ({page.dtype or 'unknown'}) "
+            f"with photometric interpretation {int(page.photometric)} cannot be enlarged; convert it to gray "
+            "or RGB of 8 or 16 bits unsigned, or of floating point in [0, 1]."
         )
     extras = tuple(int(extra) for extra in page.extrasamples)
     alpha = extras[0] if extras and extras[0] in (_ASSOCIATED, _UNASSOCIATED) else 0
@@ -112,11 +109,10 @@ def check_segments(page: Any, source: str) -> None:
     needed = math.ceil(high / rows) * math.ceil(wide / columns) * planes * page.imagedepth
     sizes = page.databytecounts
     ends = [start + count for start, count in zip(page.dataoffsets, sizes)]
-    if len(ends) < needed or any(start < 1 or count < 1 for start, count in zip(page.dataoffsets, sizes)):
-        raise ImageError(f"{source} is damaged: some of its strips or tiles are missing; copy it again.")
+    missing = len(ends) < needed or any(min(pair) < 1 for pair in zip(page.dataoffsets, sizes))
     whole_bytes = page.compression == 1 and bits >= 8 and not page.is_subsampled
-    if max(ends) > page.parent.filehandle.size or (whole_bytes and sum(sizes) < page.nbytes):
-        raise ImageError(f"{source}: the file ends before its last pixel; copy or download it again.")
+    if missing or max(ends) > page.parent.filehandle.size or (whole_bytes and sum(sizes) < page.nbytes):
+        raise ImageError(f"{source} ends before its last pixel, or lacks others; copy or download it again.")
 
 
 def read_deep(page: Any, layout: Layout, source: str) -> Picture:
@@ -283,12 +279,11 @@ def _append_folders(file: IO[bytes], folders: dict[int, dict[int, Any]]) -> None
 def _exif(page: Any) -> Image.Exif:
     """A TIFF file is itself laid out as EXIF."""
     exif, file = Image.Exif(), page.parent.filehandle
-    try:
+    with suppress(Exception):  # malformed entries raise almost anything; the pixels are what matters
         exif.bigtiff, exif.endian = page.parent.is_bigtiff, page.parent.byteorder
         exif.load_from_fp(file, page.offset)
         return exif
-    except Exception:  # malformed entries raise almost anything; the pixels are what matters
-        return Image.Exif()
+    return Image.Exif()
 
 
 def _bytes(value: Any) -> bytes | None:

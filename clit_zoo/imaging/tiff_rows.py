@@ -55,9 +55,7 @@ class TiffRows:
         try:
             self._decode(start, bottom, rows[start - top :])
         except Exception as error:  # decoders raise nearly anything on damaged files
-            raise ImageError(
-                f"{self._source} is damaged or incomplete ({error}); copy or download it again."
-            ) from error
+            raise ImageError(damaged(error, self._source)) from error
         self._kept, self._top = rows, top
         return rows
 
@@ -76,6 +74,12 @@ class TiffRows:
             first, last = max(top, y), min(bottom, y + rows)
             if first < last:
                 out[first - top : last - top, x : x + cols] = part[first - y : last - y]
+
+
+def damaged(error: Exception, source: str) -> str:
+    """What a decoder's error means."""
+    reason = str(error) or type(error).__name__
+    return f"{source} is damaged or incomplete ({reason}); copy or download it again."
 
 
 def can_be_read_by_rows(page: Any) -> bool:

@@ -45,30 +45,23 @@ def write(
         Notices of what the file could not hold.
 
     Raises:
-        ImageError: the format cannot hold the picture, or the file cannot be written.
+        ImageError: the format cannot hold the picture.
+        OSError: the file cannot be written.
     """
     form = output_format(format or path)
     assert form.output is not None
     if picture.samples.shape[0] != 1:
         batch = picture.samples.shape[0]
         raise ImageError(f"cannot write a batch of {batch} pictures into one file: write each.")
-    if quality is not None and not 1 <= quality <= 100:
-        raise ImageError(f"quality {quality} is outside 1…100.")
     if flatten is not None:
         picture = flattened(picture, flatten)
     size = (picture.height, picture.width)
     notices = check_output(form.name, size, alpha=picture.transparent, bits=picture.bits)
     samples = to_samples(picture, SAMPLE_TYPES[stored_bits(form.output, picture.bits)])[0]
     kept, left_out = kept_by(form.name, picture, size)
-    try:
-        data = encoded(samples, form.name, quality or DEFAULT_QUALITY, kept)
-        with replacing(path) as part:
-            part.write_bytes(data)
-    except (OSError, ValueError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(
-            f"cannot write {path}: {reason}. Check the folder, its permissions and free space."
-        ) from error
+    data = encoded(samples, form.name, quality or DEFAULT_QUALITY, kept)
+    with replacing(path) as part:
+        part.write_bytes(data)
     return notices + left_out
 
 
@@ -97,15 +90,9 @@ def flattened(picture: Picture, background: str) -> Picture:
         background: a CSS colour name or #rrggbb.
 
     Raises:
-        ImageError: it is no colour.
+        ValueError: it is no colour.
     """
-    try:
-        rgb = ImageColor.getrgb(background)[:3]
-    except ValueError as error:
-        raise ImageError(
-            f"{background!r} is no colour: give a name such as white, or a code such as #202020."
-        ) from error
-    red, green, blue = (sample / 255 for sample in rgb)
+    red, green, blue = (sample / 255 for sample in ImageColor.getrgb(background)[:3])
     return replace(picture, ground=(red, green, blue)) if picture.transparent else picture
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,18 +20,19 @@ from starlette.staticfiles import StaticFiles
 
 from .. import __version__
 from ..errors import ClitZooError, is_out_of_memory
-from ..model import View
 from . import iiif
-from .cache import Answers
 from .guard import Guard
-from .pictures import BICUBIC, Models, Opened, Pictures, Views
-from .pixels import encoded, window
+from .page import Page
+from .pictures import Models, Opened, Pictures
 from .refusal import Refusal, sentence
-from .saves import Saves, Wish
-from .worker import Worker, shared
+from .saves import Wish
+from .worker import shared
 
 MAX_UPLOAD = 256 << 20
 """Bytes of an uploaded file."""
+
+MAX_UPLOADING = 4 * MAX_UPLOAD
+"""Bytes of all files that are being uploaded, or wait to be read."""
 
 MAX_BODY = 1 << 16
 """Bytes of any other request's body."""
@@ -40,99 +40,9 @@ MAX_BODY = 1 << 16
 UPLOAD_PAUSE = 30.0
 """Seconds without a byte after which an upload is given up."""
 
-WORKERS = ("resize", "encode", "decode", "read", "write")
-
-END_SECONDS = 1.0
-"""That computations have for their last step when the server stops."""
-
-CACHED_BYTES = 128 << 20
-"""Of answers that are kept."""
-
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "viewer" / "astronaut.webp"
 OPENAPI = HERE / "openapi.json"
-
-
-class Page:
-    """What one server holds: the pictures, the models, the workers and the answers kept.
-
-    Args:
-        pictures, models: to show.
-        folder: for uploads while they are read, and for enlargements until they are fetched.
-    """
-
-    def __init__(self, pictures: Pictures, models: Models, folder: Path):
-        self.pictures, self.models, self.folder = pictures, models, folder
-        # What needs no model must not wait for one, nor one picture's tiles for another one's encoding. Files
-        # are read and written one at a time, as each may take a gigabyte, and by no executor's threads, for
-        # which an end would wait.
-        self.workers = [Worker(name) for name in WORKERS]
-        self.resizing, self.encoding, self.decoding, self.reading, self.writing = self.workers
-        self.views = Views(models, self.encoding)
-        self.answers = Answers(CACHED_BYTES)
-        self.saves = Saves(self.views, self.decoding, self.writing, folder)
-
-    def stop(self) -> None:
-        """End what is under way, as far as it ends within a second."""
-        for opened in self.pictures:
-            opened.closed = True  # ends its encoding at the next layer
-        for worker in self.workers:
-            worker.stop()
-        end = time.monotonic() + END_SECONDS
-        for worker in self.workers:
-            worker.join(max(0.0, end - time.monotonic()))
-
-    def forget(self, opened: Opened) -> None:
-        """Let go of all that belongs to a closed picture."""
-        self.views.forget(opened)
-        self.answers.forget(lambda key: isinstance(key, tuple) and key[0] == opened.id)
-
-    def described(self, opened: Opened) -> dict[str, Any]:
-        """A picture as the API tells it."""
-        picture, (height, width) = opened.picture, opened.size
-        return {
-            "id": opened.id,
-            "name": opened.name,
-            "width": width,
-            "height": height,
-            "gray": picture.gray,
-            "alpha": picture.transparent,
-            "bits": picture.bits,
-            "model": opened.model,
-            "why": opened.why,
-            "notices": list(picture.notices),
-            "encoded": {name: round(share, 4) for name, share in self.views.progress(opened).items()},
-        }
-
-    async def pixels(self, client: str, opened: Opened, model: str, scale: float, ask: iiif.Ask) -> bytes:
-        """The bytes that an address asks for."""
-        (h, w), canvas = opened.size, iiif.canvas_size(opened.size, scale)
-        left, top, right, bottom = (
-            min(edge * side / whole, side)
-            for edge, side, whole in zip(ask.region, (w, h) * 2, canvas[::-1] * 2, strict=True)
-        )
-
-        async def compute() -> bytes:
-            enlarged = ask.size[0] > bottom - top or ask.size[1] > right - left
-            view: View | None = None
-            if model != BICUBIC and enlarged:
-                view = await shared(self.views.get(opened, model))
-            else:
-                self.views.check(model)
-
-            def steps() -> Any:
-                parts = []
-                for part in window(opened.picture, view, (left, top, right, bottom), ask.size):
-                    parts.append(part)
-                    yield
-                self.views.bound()
-                return encoded(parts, ask)
-
-            worker = self.resizing if view is None else self.decoding
-            data: bytes = await asyncio.wrap_future(worker.submit(client, steps()))
-            return data
-
-        return await self.answers.get((opened.id, model, scale, ask), compute)
 
 
 def create_app(
@@ -177,6 +87,7 @@ def create_app(
         Route("/api/pictures/{id}/encode", _encode, methods=["POST"]),
         Route("/api/pictures/{id}/attention", _attention),
         Route("/api/pictures/{id}/saves", _save, methods=["POST"]),
+        Route("/api/saves", _saves),
         Route("/api/saves/{id}", _save_status),
         Route("/api/saves/{id}", _cancel, methods=["DELETE"]),
         Route("/api/saves/{id}/file", _file),
@@ -222,7 +133,7 @@ async def _image(request: Request) -> Response:
     opened, scale, model = _asked(request)
     parts = [request.path_params[part] for part in ("region", "size", "rotation", "file")]
     ask = iiif.parse(parts, iiif.canvas_size(opened.size, scale), scale)
-    data = await _while_connected(request, _page(request).pixels(_client(request), opened, model, scale, ask))
+    data = await _while_connected(request, _page(request).pixels(_asker(request), opened, model, scale, ask))
     headers = {**OPEN_TO_ALL, "Link": iiif.PROFILE_LINK, "Cache-Control": "private, max-age=3600"}
     return Response(data, 200, headers, iiif.FORMATS[ask.format])
 
@@ -257,7 +168,7 @@ async def _status(request: Request) -> Response:
         {
             "version": __version__,
             "pictures": len(list(page.pictures)),
-            "waiting": len(page.resizing) + len(page.encoding) + len(page.decoding),
+            "waiting": sum(len(worker) for worker in page.workers),
             "cached_bytes": page.answers.nbytes,
             "encoded_bytes": page.views.nbytes,
         }
@@ -273,13 +184,21 @@ async def _upload(request: Request) -> Response:
     name = _file_name(request.query_params.get("name", ""))
     page = _page(request)
     suffix = re.sub(r"[^.a-z0-9]", "", Path(name).suffix.lower())[:8]
-    # a folder of its own, because readers name the file in their messages
-    with TemporaryDirectory(dir=page.folder) as folder:
-        path = Path(folder, f"upload{suffix}")
-        with path.open("wb") as file:
-            async for block in _body(request, MAX_UPLOAD, UPLOAD_PAUSE):
-                await asyncio.to_thread(file.write, block)
-        return await _open(page, path, name)
+    taken = 0
+    try:
+        # a folder of its own, because readers name the file in their messages
+        with TemporaryDirectory(dir=page.folder) as folder:
+            path = Path(folder, f"upload{suffix}")
+            with path.open("wb") as file:
+                async for block in _body(request, MAX_UPLOAD, UPLOAD_PAUSE):
+                    if page.uploading + len(block) > MAX_UPLOADING:
+                        raise Refusal(503, "too many files are being uploaded; send it again later")
+                    taken += len(block)
+                    page.uploading += len(block)
+                    await asyncio.to_thread(file.write, block)
+            return await _open(page, path, name)
+    finally:
+        page.uploading -= taken
 
 
 async def _example(request: Request) -> Response:
@@ -326,7 +245,8 @@ async def _attention(request: Request) -> Response:
         yield
         return view.attention(x, y, scale)
 
-    future = page.decoding.submit(_client(request), steps())
+    client, machine = _asker(request)
+    future = page.decoding.submit(client, steps(), machine)
     glances = await _while_connected(request, asyncio.wrap_future(future))
     stages = [{"box": glance.box, "heads": glance.weights.tolist()} for glance in glances]
     return JSONResponse({"x": x, "y": y, "stages": stages})
@@ -343,6 +263,10 @@ async def _save(request: Request) -> Response:
             raise
         raise Refusal(400, "the body is no JSON") from None
     return JSONResponse(page.saves.start(opened, wish).described(), 202)
+
+
+async def _saves(request: Request) -> Response:
+    return JSONResponse({"saves": [save.described() for save in _page(request).saves]})
 
 
 async def _save_status(request: Request) -> Response:
@@ -364,9 +288,9 @@ async def _file(request: Request) -> Response:
 # what they share ------------------------------------------------------------------------------------------
 
 
-def _client(request: Request) -> str:
-    """Who takes turns: a viewer that says so, else a machine."""
-    return request.headers.get("x-viewer", "")[:40] or (request.client.host if request.client else "")
+def _asker(request: Request) -> tuple[str, str]:
+    """Who takes turns: a viewer by the name that it gives itself, and its machine."""
+    return request.headers.get("x-viewer", "")[:40], request.client.host if request.client else ""
 
 
 async def _while_connected(request: Request, answer: Awaitable[Any]) -> Any:
@@ -418,7 +342,7 @@ def _file_name(text: str) -> str:
 async def _refused(request: Request, error: Exception) -> Response:
     status = error.status if isinstance(error, Refusal) else 422
     headers = dict(OPEN_TO_ALL) if request.url.path.startswith("/iiif/") else {}
-    if status in (408, 413):
+    if status in (408, 413, 503):
         headers["Connection"] = "close"  # the rest of the body is not read
     if status == 503:
         headers["Retry-After"] = "2"

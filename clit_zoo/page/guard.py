@@ -18,6 +18,14 @@ HEADERS = {
 }
 SAFE = ("GET", "HEAD", "OPTIONS")
 
+PREFLIGHT = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "Accept, Authorization",
+    "Access-Control-Max-Age": "86400",
+}
+"""What other sites' pages may do with /iiif/: ask for info.json as JSON-LD, and send the token."""
+
 
 class Guard:
     """ASGI middleware that turns away whom the page is not for.
@@ -47,6 +55,9 @@ class Guard:
         if refusal := self._why_not(scope["method"], scope["path"], headers, given):
             await _refuse(send, *refusal)
             return
+        if _is_preflight(scope["method"], scope["path"]):
+            await _answer(send, 204, PREFLIGHT, b"")
+            return
         if self.token is not None and given and scope["path"] == "/":
             cookie = f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict"
 
@@ -63,6 +74,8 @@ class Guard:
         host = headers.get("host", "")
         if self.hosts is not None and _name(host) not in self.hosts:
             return 421, "this page answers to its own address only"
+        if _is_preflight(method, path):  # which browsers send without the token
+            return None
         if self.token is not None and not any(
             hmac.compare_digest(self.token.encode(), candidate.encode("utf-8", "replace"))
             for candidate in (given, _bearer(headers), _cookie(headers))
@@ -113,9 +126,17 @@ def _cookie(headers: dict[str, str]) -> str:
     return found.value if found else ""
 
 
+def _is_preflight(method: str, path: str) -> bool:
+    return method == "OPTIONS" and path.startswith("/iiif/")
+
+
 async def _refuse(send: Any, status: int, sentence: str) -> None:
     body = json.dumps({"error": sentence}).encode()
     own = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+    await _answer(send, status, own, body)
+
+
+async def _answer(send: Any, status: int, own: dict[str, str], body: bytes) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in {**own, **HEADERS}.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -122,7 +122,7 @@ def info(address: str, canvas: Size) -> dict[str, Any]:
 
 
 def tiles(canvas: Size) -> Iterator[str]:
-    """The addresses that a static copy of a canvas needs: all that info.json's tiles and sizes name."""
+    """The addresses that a static copy of a canvas needs: ``full/max`` and all that info.json names."""
     height, width = canvas
     offered = info("", canvas)
     for factor in offered["tiles"][0]["scaleFactors"]:
@@ -135,6 +135,7 @@ def tiles(canvas: Size) -> Iterator[str]:
     for size in offered["sizes"]:
         if max(size.values()) > TILE:
             yield f"full/{size['width']},{size['height']}/0/default"
+    yield "full/max/0/default"
 
 
 def _region(text: str, canvas: Size) -> Box:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..decoders.base import Progress
 from ..geometry import Box, Size
 from ..imaging import Picture
 from ..imaging.metadata import Metadata
@@ -17,26 +18,41 @@ from ..imaging.picture import SAMPLE_TYPES, store, to_samples
 from ..imaging.write import encoded as whole_file
 from ..model import View
 from .iiif import Ask
-from .refusal import Refusal
 
-STEP_PIXELS = 1 << 17
-"""Output pixels between two looks at the queue: 0.2 to 0.7 s of a CPU core with the light models."""
-
-MAX_BETWEEN = 64 * 10**6
-"""Pixels held on the way to a window of which one side is enlarged and the other reduced."""
+BAND_PIXELS = 1 << 22
+"""That an interpolated band reads or gives, whichever is more: 50 MB of float32 colours."""
 
 REDUCING_GAP = 3.0
 """Pillow averages whole pixels first down to so many times the size; it calls 3 nearly indistinguishable."""
 
 
-def window(picture: Picture, view: View | None, box: Box, size: Size) -> Iterator[Picture]:
-    """Rows of a window of a picture, from top to bottom.
+def enlarges(box: Box, size: Size) -> bool:
+    """Whether a window is larger than its part of the picture; where one side is smaller it is not.
+
+    Args:
+        box: in the picture's pixels, fractions allowed and rounded.
+        size: (height, width) of the window.
+    """
+    more = size[0] - (box[3] - box[1]), size[1] - (box[2] - box[0])
+    return min(more) > -_ROUNDING and max(more) > _ROUNDING
+
+
+_ROUNDING = 1e-6
+"""Pixels by which a box that was told in percent may be off."""
+
+
+def window(
+    picture: Picture, view: View | None, box: Box, size: Size, progress: Progress | None = None
+) -> Iterator[Picture]:
+    """Bands of rows of a window of a picture, from top to bottom.
 
     Args:
         picture: one, not a batch.
-        view: the same, opened in a model; bicubic where None.
+        view: the same, opened in a model, which decodes what it ``enlarges``; the rest is bicubic, and all of
+            it where None.
         box: in the picture's pixels, fractions allowed.
         size: (height, width) of the window.
+        progress: called with the share of a view's work done.
 
     Yields:
         Pictures as wide as the window. Those of a view are the crop of its whole enlargement, bit for bit
@@ -44,30 +60,24 @@ def window(picture: Picture, view: View | None, box: Box, size: Size) -> Iterato
     """
     left, top, right, bottom = box
     height, width = size
-    least = math.ceil(bottom - top), math.ceil(right - left)
-    if view is None or (height <= bottom - top and width <= right - left):
-        yield resized(picture, box, size)
-    elif height < bottom - top or width < right - left:  # one side is enlarged and the other is not
-        larger = max(height, least[0]), max(width, least[1])
-        if math.prod(larger) > MAX_BETWEEN:
-            raise Refusal(
-                413,
-                f"{width}x{height} takes {larger[1]}x{larger[0]} pixels on the way, more than the page's "
-                f"{MAX_BETWEEN / 1e6:.0f} million; enlarge both sides, or neither",
-            )
-        rows = list(window(picture, view, box, larger))
-        samples = torch.cat([part.samples[:, :, :, :] for part in rows], 2)
-        whole = replace(rows[0], samples=samples)
-        yield resized(whole, (0, 0, larger[1], larger[0]), size)
-    else:
-        step = max(1, STEP_PIXELS // width)
-        for start in range(0, height, step):
-            stop = min(start + step, height)
-            first, last = (top + (bottom - top) * row / height for row in (start, stop))
-            last = min(last, bottom)
-            while last - first > stop - start:  # by a rounding: it would ask for less than ×1
-                last = math.nextafter(last, first)
-            yield view.render(size=(stop - start, width), box=(left, first, right, last))
+    if view is not None and enlarges(box, size):
+        box = left, top, _end(left, right, width), _end(top, bottom, height)
+        for band in view.rows(size=size, box=box, progress=progress):
+            samples = torch.from_numpy(band)[None].permute(0, 3, 1, 2)
+            yield replace(picture, samples=samples, ground=None)
+        return
+    most = max(height * width, (bottom - top) * (right - left))
+    step = max(1, int(BAND_PIXELS * height / most))
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        first, last = (min(top + (bottom - top) * row / height, bottom) for row in (start, stop))
+        yield resized(picture, (left, first, right, last), (stop - start, width))
+
+
+def _end(first: float, last: float, size: int) -> float:
+    """The last edge, moved by a rounding where the box would be larger than the window."""
+    last = min(last, first + size)
+    return last if last - first <= size else math.nextafter(last, first)
 
 
 def resized(picture: Picture, box: Box, size: Size) -> Picture:

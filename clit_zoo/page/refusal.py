@@ -2,7 +2,7 @@
 
 import traceback
 
-from ..errors import ClitZooError, is_out_of_memory
+from ..errors import ClitZooError, is_out_of_memory, said_by_system
 
 
 class Refusal(ClitZooError):
@@ -19,5 +19,7 @@ def sentence(error: Exception) -> str:
         return str(error)
     if is_out_of_memory(error):
         return "there is not enough memory for this"
+    if isinstance(error, OSError) and error.strerror:
+        return said_by_system(error)
     traceback.print_exception(error)
     return "this failed on the server; its terminal says more"

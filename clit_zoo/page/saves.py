@@ -3,29 +3,33 @@
 import asyncio
 import math
 import secrets
-from collections.abc import Generator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import imaging
 from ..geometry import MAX_SCALE, Box, Size
 from ..imaging import Picture
-from ..imaging.formats import OUTPUTS, output_format
+from ..imaging.formats import OUTPUTS, output_format, stored_bits
+from ..imaging.large import LARGE_BYTES, is_large, write_large
+from ..imaging.picture import SAMPLE_TYPES, to_samples
+from ..imaging.spool import spool_path
+from ..imaging.write import kept_by
 from ..model import View
 from .iiif import canvas_size
-from .pictures import Opened, Views
-from .pixels import window
+from .pictures import BICUBIC, Opened, Views
+from .pixels import enlarges, window
 from .refusal import Refusal, sentence
 from .worker import Worker, shared
 
-MAX_PIXELS = 64 * 10**6
-"""Of an enlargement, which is held until it is written. ``clit-zoo upscale`` has no such bound."""
+MAX_PIXELS = imaging.MAX_INPUT_PIXELS
+"""Of an enlargement: as many as can be opened again. ``clit-zoo upscale`` has no such bound."""
 
 MAX_SAVES = 6
 """Enlargements under way or not yet fetched away; another one takes the place of the oldest finished."""
@@ -36,7 +40,7 @@ class Wish:
     """What to save.
 
     Attributes:
-        model: in which; of those offered.
+        model: in which; bicubic where it is not larger.
         box: the part of the picture, in its pixels.
         size: (height, width) that it becomes.
         format, quality: as ``imaging.write`` takes them.
@@ -64,10 +68,10 @@ class Wish:
         if unknown:
             raise Refusal(400, f"{sorted(unknown)[0][:40]!r} is unknown here")
         h, w = opened.size
-        box = [_number(edge, "box", 0, max(h, w)) for edge in _list(body.get("box", [0, 0, w, h]))]
-        if len(box) != 4 or not (box[0] < box[2] <= w and box[1] < box[3] <= h):
+        edges = [_number(edge, "box", 0, max(h, w)) for edge in _list(body.get("box", [0, 0, w, h]))]
+        if len(edges) != 4 or not (edges[0] < edges[2] <= w and edges[1] < edges[3] <= h):
             raise Refusal(400, f"box is left, top, right, bottom within the {w}x{h} picture")
-        left, top, right, bottom = box
+        left, top, right, bottom = edges
         if (body.get("scale") is None) == (body.get("width") is None and body.get("height") is None):
             raise Refusal(400, "give a scale, or a width, a height or both")
         if body.get("scale") is not None:
@@ -100,13 +104,21 @@ class Wish:
                 f"{size[1]}x{size[0]} is {math.prod(size) / 1e6:.0f} million pixels, more than the page's "
                 f"{MAX_PIXELS / 1e6:.0f} million; take a smaller scale or a part, or use clit-zoo upscale",
             )
-        form = body.get("format", "png")
+        form, bits = body.get("format", "png"), opened.picture.bits
         if not isinstance(form, str) or form not in OUTPUTS:
             raise Refusal(400, f"the formats are {', '.join(OUTPUTS)}")
         quality = None if body.get("quality") is None else int(_number(body["quality"], "quality", 1, 100))
-        imaging.check_output(form, size, bits=opened.picture.bits)
-        model = str(body.get("model", opened.model))
-        return cls(model, (left, top, right, bottom), size, form, quality, label)
+        imaging.check_output(form, size, bits=bits)
+        nbytes = math.prod(size) * opened.picture.channels * stored_bits(OUTPUTS[form], bits) // 8
+        if nbytes > LARGE_BYTES and not is_large(output_format(form), nbytes, size):
+            raise Refusal(
+                413,
+                f"{size[1]}x{size[0]} pixels take {nbytes / 1e6:.0f} MB, and {form.upper()} is held in "
+                f"memory, up to {LARGE_BYTES / 1e6:.0f} MB; take TIFF, a smaller scale or a part",
+            )
+        box = left, top, right, bottom
+        model = str(body.get("model", opened.model)) if enlarges(box, size) else BICUBIC
+        return cls(model, box, size, form, quality, label)
 
 
 @dataclass
@@ -121,6 +133,14 @@ class Save:
     state: str = "working"
     notices: tuple[str, ...] = ()
     task: asyncio.Task | None = None
+    left: bool = False
+
+    def leave(self) -> None:
+        """End what is under way at its next step, and let go of the file."""
+        self.left = True
+        if self.task is not None:
+            self.task.cancel()
+        self.path.unlink(missing_ok=True)
 
     @property
     def name(self) -> str:
@@ -146,13 +166,16 @@ class Saves:
 
     Args:
         views: of the pictures.
-        decoding, writing: compute it and write it.
+        worker: computes and writes them, one after the other.
         folder: where their files lie until they are fetched.
     """
 
-    def __init__(self, views: Views, decoding: Worker, writing: Worker, folder: Path):
-        self._views, self._decoding, self._writing, self._folder = views, decoding, writing, folder
+    def __init__(self, views: Views, worker: Worker, folder: Path):
+        self._views, self._worker, self._folder = views, worker, folder
         self._saves: dict[str, Save] = {}
+
+    def __iter__(self) -> Iterator[Save]:
+        return iter(list(self._saves.values()))
 
     def start(self, opened: Opened, wish: Wish) -> Save:
         """Begin one.
@@ -186,47 +209,77 @@ class Saves:
 
     def remove(self, id: str) -> None:
         """Cancel it, or let go of its file."""
-        save = self.get(id)
+        self.get(id).leave()
         del self._saves[id]
-        if save.task is not None:
-            save.task.cancel()
-        save.path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """End what is under way."""
+        for save in self:
+            save.leave()
 
     async def _run(self, save: Save, view: Future) -> None:
         try:
-            steps = _enlarged(save, await shared(view))
-            picture = await asyncio.wrap_future(self._decoding.submit(save.id, steps))
-            save.state = "writing"
-            flatten = "white" if save.wish.format == "jpeg" and picture.transparent else None
-            wish = save.wish
-            write = partial(imaging.write, picture, save.path, wish.format, wish.quality, flatten)
-            notices = await asyncio.wrap_future(self._writing.run(save.id, write))
-            save.notices = tuple(notices) + (("transparency was laid on white",) if flatten else ())
+            make = partial(_made, save, await shared(view))
+            save.notices = tuple(await asyncio.wrap_future(self._worker.run(save.id, make)))
             save.state, save.progress = "done", 1.0
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             save.state = "failed"
-            save.notices = (sentence(error).replace(str(save.path), save.name),)
+            save.notices = (self._why(save, error),)
         finally:
             save.opened.saves -= 1
-            if save.id not in self._saves:  # cancelled while it was written
-                with suppress(OSError):
-                    save.path.unlink(missing_ok=True)
+
+    def _why(self, save: Save, error: Exception) -> str:
+        if isinstance(error.__cause__, OSError):
+            return f"{save.name} cannot be written: {error.__cause__.strerror}"
+        text = sentence(error).replace(str(save.path), save.name)
+        return text.replace(str(self._folder), "the server's disk")
 
 
-def _enlarged(save: Save, view: View | None) -> Generator[None, None, Picture]:
-    """The picture, rows by rows."""
-    picture, (height, width) = save.opened.picture, save.wish.size
-    rows = torch.empty((1, height, width, picture.channels), dtype=picture.dtype)  # as files hold them
-    samples = rows.permute(0, 3, 1, 2)
+def _made(save: Save, view: View | None) -> list[str]:
+    """Write the file of an enlargement; notices of what it could not hold."""
+    picture, size, path, quality = save.opened.picture, save.wish.size, save.path, save.wish.quality
+    form = output_format(save.wish.format)
+    assert form.output is not None
+    flat = picture.transparent and not form.output.alpha
+    if flat:
+        picture = imaging.flattened(picture, "white")
+    bits = stored_bits(form.output, picture.bits)
+    dtype = np.dtype(str(SAMPLE_TYPES[bits]).removeprefix("torch."))
+    shape, bands = (*size, picture.channels), _bands(save, view, picture, bits)
+    notices = imaging.check_output(form.name, size, bits=picture.bits)
+    try:
+        if is_large(form, math.prod(shape) * dtype.itemsize, size):
+            kept, left_out = kept_by(form.name, picture, size)
+            write_large(lambda first: bands, shape, dtype, kept, path, form, quality, save.id)
+        else:
+            rows, done = np.empty(shape, dtype), 0
+            for band in bands:
+                rows[done : done + len(band)] = band
+                done += len(band)
+            samples = torch.from_numpy(rows)[None].permute(0, 3, 1, 2)
+            whole = replace(picture, samples=samples, bits=bits, ground=None)
+            left_out = imaging.write(whole, path, form.name, quality)
+    finally:
+        spool_path(path).unlink(missing_ok=True)
+        if save.left:
+            path.unlink(missing_ok=True)
+    return [*notices, *left_out, *(["transparency was laid on white"] if flat else [])]
+
+
+def _bands(save: Save, view: View | None, picture: Picture, bits: int) -> Iterator[np.ndarray]:
+    """(rows, W, c) samples of an enlargement, from top to bottom; ``picture`` says on what it is laid."""
     done = 0
-    for part in window(picture, view, save.wish.box, (height, width)):
-        samples[:, :, done : done + part.height] = part.samples[:, :, :, :]
+
+    def told(share: float) -> None:
+        if save.left:
+            raise Refusal(499, "this enlargement was cancelled")
+        save.progress = max(save.progress, 0.98 * share)
+
+    for part in window(save.opened.picture, view, save.wish.box, save.wish.size, told):
+        yield to_samples(replace(part, ground=picture.ground), SAMPLE_TYPES[bits])[0]
         done += part.height
-        save.progress = 0.98 * done / height
-        yield
-    return replace(picture, samples=samples)
+        told(done / save.wish.size[0])
+    save.state = "writing"
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:

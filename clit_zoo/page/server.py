@@ -1,5 +1,6 @@
 """uvicorn on a socket of ours: which port, who may ask, and an end without delay."""
 
+import asyncio
 import errno
 import os
 import secrets
@@ -10,17 +11,23 @@ import webbrowser
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import ClitZooError
-from .app import WORKERS, create_app
+from .app import create_app
 from .guard import loopback
+from .page import WORKERS
 from .pictures import Models, Pictures
 
 PORT = 8765
 """Where none is asked for; the next free one if it is taken."""
 
 MAX_CONNECTIONS = 256
+
+HEAD_SECONDS = 10.0
+"""In which a request's head must have come, from its first byte or from the connection on."""
 
 
 def serve(
@@ -82,7 +89,7 @@ def configured(app: Any) -> uvicorn.Config:
         log_level="critical",
         lifespan="on",
         ws="none",
-        http="h11",
+        http=_Timed,
         proxy_headers=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
@@ -90,6 +97,27 @@ def configured(app: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=0,
         h11_max_incomplete_event_size=1 << 15,
     )
+
+
+class _Timed(H11Protocol):
+    """Hangs up on who does not finish a request's head, before which no token is asked: uvicorn waits on."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self.conn.their_state is not h11.IDLE and self._head is not None:
+            self._head.cancel()
+            self._head = None
+        elif self.conn.their_state is h11.IDLE and self._head is None:
+            self._head = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

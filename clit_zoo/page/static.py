@@ -39,23 +39,25 @@ def write_static(
         ImageError: the folder cannot be written.
     """
     info = {**iiif.info(address, size), "profile": "level0", "preferredFormats": ["jpg"]}
-    for name in ("maxWidth", "maxHeight", "maxArea", "extraFormats", "extraQualities", "extraFeatures"):
+    for name in ("extraFormats", "extraQualities", "extraFeatures"):
         del info[name]
-    addresses = list(iiif.tiles(size))
-    asks = {name: iiif.parse([*name.split("/")[:3], "default.jpg"], size) for name in addresses}
-    total, done = sum(math.prod(ask.size) for ask in asks.values()), 0
+    asks: dict[iiif.Ask, list[str]] = {}
+    for name in iiif.tiles(size):
+        asks.setdefault(iiif.parse([*name.split("/")[:3], "default.jpg"], size), []).append(name)
+    total, done = sum(math.prod(ask.size) for ask in asks), 0
     view, part = model.open(picture), folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.part"
     across, down = picture.width / size[1], picture.height / size[0]
     try:
         part.mkdir(parents=True)
-        for name, ask in asks.items():
+        for ask, names in asks.items():
             left, top, right, bottom = ask.region
             high, wide = picture.height, picture.width
             box = (left * across, top * down, min(right * across, wide), min(bottom * down, high))
             data = encoded(list(window(picture, view, box, ask.size)), ask)
-            file = part / f"{name}.jpg"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            for name in names:
+                file = part / f"{name}.jpg"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
             done += math.prod(ask.size)
             progress(done / total)
         (part / "info.json").write_text(json.dumps(info, indent=1) + "\n")

@@ -1,4 +1,6 @@
-"""One thread that computes: clients take turns, and of each the newest request comes first."""
+"""One thread that computes: machines take turns, and so do the clients of each; of those the newest request
+comes first.
+"""
 
 import asyncio
 import threading
@@ -14,12 +16,13 @@ from typing import Any
 from .refusal import Refusal
 
 MAX_WAITING = 512
-"""Tasks that may wait; of more, the asker's oldest is refused."""
+"""Tasks that may wait; of more, the oldest of the machine that has most is refused."""
 
 
 @dataclass(eq=False)
 class _Task:
     number: int
+    machine: str
     client: str
     steps: Iterator[Any]
     future: Future = field(default_factory=Future)
@@ -35,37 +38,32 @@ class Worker:
 
     def __init__(self, name: str):
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[str, list[_Task]] = OrderedDict()
+        self._waiting: OrderedDict[str, OrderedDict[str, list[_Task]]] = OrderedDict()
         self._numbers, self._stopped = count(), False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, client: str, steps: Iterator[Any]) -> Future:
-        """A task's future.
+    def submit(self, client: str, steps: Iterator[Any], machine: str = "") -> Future:
+        """A task's future; a Refusal is its error where too many wait.
 
         Args:
-            client: who asks; a new client waits for one step of each of the others at most.
+            client: who asks; it waits for one step of each other client of its machine at most.
             steps: what to do.
-
-        Raises:
-            Refusal: too many tasks wait, all of them other clients'.
+            machine: where the client is; whatever clients it says it has, it takes one turn in each round.
         """
         with self._changed:
-            task = _Task(next(self._numbers), client, steps)
-            own = self._waiting.get(client)
-            if len(self) >= MAX_WAITING:
-                busy = Refusal(503, "too many requests are waiting; ask again later")
-                if not own:
-                    raise busy
-                _settle(own.pop(0), error=busy)
+            task = _Task(next(self._numbers), machine, client, steps)
             self._put(task)
+            too_many = self._most()[0] if len(self) > MAX_WAITING else None
             self._changed.notify()
         task.future.add_done_callback(lambda future: self._drop(task))
+        if too_many is not None:
+            _settle(too_many, error=Refusal(503, "too many requests are waiting; ask again later"))
         return task.future
 
     def __len__(self) -> int:
         with self._changed:
-            return sum(len(tasks) for tasks in self._waiting.values())
+            return sum(len(tasks) for clients in self._waiting.values() for tasks in clients.values())
 
     def run(self, client: str, work: Callable[[], Any]) -> Future:
         """The future of a task of one step."""
@@ -84,7 +82,7 @@ class Worker:
         """Refuse what waits and end after the step under way."""
         with self._changed:
             self._stopped = True
-            tasks = [task for own in self._waiting.values() for task in own]
+            tasks = [task for machine in self._waiting for task in self._of(machine)]
             self._waiting.clear()
             self._changed.notify()
         for task in tasks:
@@ -96,11 +94,12 @@ class Worker:
                 self._changed.wait_for(lambda: self._waiting or self._stopped)
                 if self._stopped:
                     return
-                client, own = next(iter(self._waiting.items()))
+                machine, clients = next(iter(self._waiting.items()))
+                client, own = next(iter(clients.items()))
                 task = own.pop()
-                self._waiting.move_to_end(client)
-                if not own:
-                    del self._waiting[client]
+                self._waiting.move_to_end(machine)
+                clients.move_to_end(client)
+                self._prune(task)
             self._step(task)
 
     def _step(self, task: _Task) -> None:
@@ -120,15 +119,31 @@ class Worker:
                     self._put(task)
 
     def _put(self, task: _Task) -> None:
-        insort(self._waiting.setdefault(task.client, []), task, key=lambda other: other.number)
+        clients = self._waiting.setdefault(task.machine, OrderedDict())
+        insort(clients.setdefault(task.client, []), task, key=lambda other: other.number)
 
     def _drop(self, task: _Task) -> None:
         with self._changed:
-            own = self._waiting.get(task.client, [])
-            if task in own:
-                own.remove(task)
-            if not own:
-                self._waiting.pop(task.client, None)
+            if task.machine in self._waiting and task in self._of(task.machine):
+                self._waiting[task.machine][task.client].remove(task)
+                self._prune(task)
+
+    def _prune(self, task: _Task) -> None:
+        """Let go of the task's client and machine where nothing more waits."""
+        clients = self._waiting[task.machine]
+        if not clients[task.client]:
+            del clients[task.client]
+        if not clients:
+            del self._waiting[task.machine]
+
+    def _of(self, machine: str) -> list[_Task]:
+        """A machine's tasks, the oldest first."""
+        tasks = (task for own in self._waiting[machine].values() for task in own)
+        return sorted(tasks, key=lambda task: task.number)
+
+    def _most(self) -> list[_Task]:
+        """The tasks of the machine that has most."""
+        return max((self._of(machine) for machine in self._waiting), key=len)
 
 
 def shared(future: Future) -> "asyncio.Future[Any]":

@@ -50,13 +50,14 @@ def training_card(
     """
     patches = state.step * recipe.batch
     planned = max(recipe.steps, state.step)  # a run may have been made shorter than it is
+    spent = f"{duration(state.seconds)} on {place}"
     average = " The weights are the average over the last steps." if recipe.ema else ""
     history = state.history or [{"data": provenance.data}]
     paragraphs = [
         "## Training",
         f"From {provenance.start}, on {history[0]['data']}.",
         f"{state.step:,} of {planned:,} steps of {recipe.batch} patches of {recipe.patch}×{recipe.patch} "
-        f"({patches:,} patches) in {duration(state.seconds)} on {place}. The field's papers train for a "
+        f"({patches:,} patches) in {spent}. The field's papers train for a "
         f"million steps of 16 to 32 patches.{average}",
     ]
     later = [
@@ -79,6 +80,7 @@ def training_card(
         body="\n\n".join(paragraphs),
         license=provenance.license,
         datasets=provenance.datasets,
+        trained=f"{state.step:,} steps in {spent}, from {provenance.start}",
     )
 
 

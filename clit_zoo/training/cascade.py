@@ -10,6 +10,7 @@ from ..decoders.clit import CLIT, GAIN
 from ..decoders.mlp import MLP
 from ..errors import ConfigError
 from ..model import SuperResolver
+from ..zoo.schema import require
 
 NEW_STAGES = ("copy", "random")
 
@@ -53,11 +54,9 @@ def with_stages(model: SuperResolver, stages: int, new_stages: str = "copy") -> 
     Raises:
         ConfigError: the decoder has no stages, or more of them already.
     """
-    if new_stages not in NEW_STAGES:
-        raise ConfigError(f"new stages {new_stages!r} is none of {', '.join(NEW_STAGES)}.")
+    require(new_stages in NEW_STAGES, "new_stages", new_stages, f"one of {', '.join(NEW_STAGES)}")
     have = cascade_of(model).stages
-    if stages < have:
-        raise ConfigError(f"{model.config.name} has {have} stages already; {stages} would drop trained ones.")
+    require(stages >= have, "stages", stages, f"{have} or more, which {model.config.name} has already")
     if stages == have:
         return model
     longer = _resized(model, stages)
@@ -79,8 +78,7 @@ def first_stages(model: SuperResolver, stages: int) -> SuperResolver:
         ConfigError: the decoder has no stages, or fewer.
     """
     have = cascade_of(model).stages
-    if not 1 <= stages <= have:
-        raise ConfigError(f"{model.config.name} has {have} stages, and {stages} of them cannot be kept.")
+    require(1 <= stages <= have, "stages", stages, f"1 to {have}, which {model.config.name} has")
     shorter = _resized(model, stages)
     kept = shorter.state_dict().keys()
     shorter.load_state_dict({name: value for name, value in model.state_dict().items() if name in kept})

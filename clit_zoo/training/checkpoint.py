@@ -26,15 +26,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Until the new file is complete and on the disk the old one stays.
 
     Raises:
-        ClitZooError: it cannot be written; the old file is untouched.
+        OSError: it cannot be written; the old file is untouched.
     """
+    remove_stale(path.parent, path.name)
     try:
-        remove_stale(path.parent, path.name)
         with replacing(path) as part, open(part, "wb") as file:
             torch.save({"format": FORMAT, **state}, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or error
-        raise ClitZooError(f"the checkpoint {path} cannot be written ({reason})") from error
+    except RuntimeError as error:  # by which torch reports a full disk
+        raise OSError(None, str(error).splitlines()[0], str(path)) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as file:
             record = file.testzip()
         if record is not None:
-            raise ValueError(f"the checksum of {record} is wrong")
+            raise zipfile.BadZipFile(f"the checksum of {record} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:100]

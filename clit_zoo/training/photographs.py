@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import imaging
-from ..atomic import remove_stale, replacing
-from ..errors import ClitZooError, ImageError
+from ..errors import ImageError
 from ..imaging.formats import PHOTOGRAPH_SUFFIXES, is_photograph_name, why_left_out
-from .checkpoint import DAMAGE
+from .checkpoint import DAMAGE, save_checkpoint
 
 CACHE_FILE = "pictures.pt"
 
@@ -45,7 +45,8 @@ class Photographs:
         reach: the largest s such that pictures with both sides >= s hold half of all pixels.
 
     Raises:
-        ImageError: the folder does not exist or holds no usable picture.
+        ImageError: the folder holds no usable picture.
+        OSError: it cannot be read, or the cache not be written.
     """
 
     def __init__(
@@ -58,8 +59,7 @@ class Photographs:
         progress: bool = True,
     ):
         root = Path(folder)
-        if not root.is_dir():
-            raise ImageError(f"{root} is not a folder: give the folder that holds the training pictures.")
+        os.listdir(root)  # of a folder that is none the system says so, and rglob nothing
         entries = sorted(f for f in root.rglob("*") if not _hidden(f.relative_to(root)))
         files = [f for f in entries if is_photograph_name(f)]
         other = [
@@ -144,22 +144,15 @@ def _key(root: Path, files: list[Path], smallest: int) -> str:
     """Changes whenever the decoded pictures would."""
     entries = []
     for file in files:
-        try:
-            info = file.stat()
-            state = (info.st_size, info.st_mtime_ns)
-        except OSError:  # a link to nothing, say: it is left out, with its reason, when it is to be decoded
-            state = (-1, -1)
-        entries.append((str(file.relative_to(root)), *state))
+        # a link to nothing, say, is left out, with its reason, when it is to be decoded
+        info = (file if os.path.exists(file) else root).stat()
+        entries.append((str(file.relative_to(root)), info.st_size, info.st_mtime_ns))
     return hashlib.sha256(json.dumps([smallest, entries]).encode()).hexdigest()
 
 
 def _store(cache: Path, key: str, images: list[Tensor], skipped: list[Skipped]) -> None:
-    content = {"key": key, "images": images, "skipped": [tuple(entry) for entry in skipped]}
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        remove_stale(cache, CACHE_FILE)
-        with replacing(cache / CACHE_FILE) as part, open(part, "wb") as file:
-            torch.save(content, file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or error
-        raise ClitZooError(f"the cache {cache} cannot be written ({reason})") from error
+    cache.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(
+        cache / CACHE_FILE,
+        {"key": key, "images": images, "skipped": [tuple(entry) for entry in skipped]},
+    )

@@ -48,7 +48,8 @@ class Processes:
             device: with several processes "auto" gives each a GPU of its own.
 
         Raises:
-            ClitZooError: accelerate is missing, or they cannot be brought together.
+            ClitZooError: they cannot be brought together.
+            ModuleNotFoundError: accelerate is missing.
         """
         found, count = cls(device), int(os.environ.get("WORLD_SIZE", "1"))
         if count > 1:
@@ -145,12 +146,8 @@ class Processes:
 
 
 def _accelerate(cpu: bool) -> Any:
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise ClitZooError(
-            "training in several processes needs accelerate: pip install 'clit-zoo[train]'"
-        ) from error
+    from accelerate import PartialState
+
     threads = torch.get_num_threads()  # accelerate sets its own number on CPUs
     state = PartialState(cpu=cpu, timeout=PATIENCE)
     torch.set_num_threads(threads)

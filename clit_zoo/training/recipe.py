@@ -2,13 +2,24 @@
 
 from dataclasses import dataclass
 
-from ..errors import ConfigError
 from ..model import SuperResolver
+from ..zoo.schema import require
 from .cascade import stage_parameters
 from .degrade import DEGRADATIONS
 from .losses import LOSSES
 from .optim import OPTIMIZERS, SCHEDULES
 from .strategies import BLOCK, QUERIES, STRATEGIES
+
+_MANY = 10**9
+_RANGES: dict[str, tuple[float, float]] = {
+    "steps": (1, _MANY), "batch": (1, _MANY), "accumulate": (1, _MANY), "warmup": (0, _MANY),
+    "clip": (0, _MANY), "freeze_stages": (0, _MANY), "seed": (0, 2**63 - 1), "patch": (BLOCK, 512),
+    "lr": (1e-12, 1), "ema": (0, 0.999999), "drawings": (0, 1),
+}  # fmt: skip
+_CHOICES = {
+    "strategy": STRATEGIES, "queries": QUERIES, "degrade": (None, *DEGRADATIONS), "loss": LOSSES,
+    "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,39 +82,12 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {
-            "steps": 1,
-            "batch": 1,
-            "accumulate": 1,
-            "warmup": 0,
-            "clip": 0,
-            "seed": 0,
-            "freeze_stages": 0,
-        }
-        for name, low in lowest.items():
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {low} or more.")
-        if self.seed >= 1 << 63:
-            raise ConfigError(f"seed is {self.seed}; it must be below 2**63.")
-        if not BLOCK <= self.patch <= 512:
-            raise ConfigError(f"patch is {self.patch}; it must be from {BLOCK} to 512 pixels.")
-        if not 0 < self.lr <= 1:
-            raise ConfigError(f"lr is {self.lr:g}; it must be above 0 and at most 1.")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema is {self.ema:g}; it must be from 0 (no average) to below 1.")
-        if not 0 <= self.drawings <= 1:
-            raise ConfigError(f"drawings is {self.drawings:g}; it is a share from 0 to 1.")
-        for name, known in (
-            ("strategy", STRATEGIES),
-            ("queries", QUERIES),
-            ("degrade", (None, *DEGRADATIONS)),
-            ("loss", LOSSES),
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-        ):
-            if getattr(self, name) not in known:
-                names = ", ".join(filter(None, known))
-                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {names}.")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            require(low <= value <= high, name, value, f"{low:g} to {high:g}")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            require(value in known, name, value, f"one of {', '.join(filter(None, known))}")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
@@ -132,11 +116,8 @@ class Recipe:
             ConfigError: the batch does not divide so.
         """
         parts = count * self.accumulate
-        if self.batch % parts:
-            raise ConfigError(
-                f"a batch of {self.batch} does not divide into {parts} equal parts ({count} processes, "
-                f"accumulate {self.accumulate})."
-            )
+        allowed = f"a multiple of {parts} ({count} processes, accumulate {self.accumulate})"
+        require(self.batch % parts == 0, "batch", self.batch, allowed)
         size = self.batch // parts
         first = rank * self.accumulate * size
         return [range(first + i * size, first + (i + 1) * size) for i in range(self.accumulate)]

@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from ..errors import WeightsNotFoundError
 from ..model import SuperResolver
 from ..pretrained import from_pretrained
 from ..zoo import registry
@@ -15,6 +15,17 @@ from .cascade import with_stages
 from .grow import grow
 
 FINETUNED = "-finetuned"
+
+
+class Start(NamedTuple):
+    """A model in float32 on the CPU, ready to train, and what a card says of it.
+
+    ``new_decoder``: the encoder is a trained one and the decoder has random weights (``begin_decoder``).
+    """
+
+    model: SuperResolver
+    words: str
+    new_decoder: bool = False
 
 
 def starting_model(
@@ -27,8 +38,8 @@ def starting_model(
     name: str | None = None,
     seed: int = 0,
     backend: str = "auto",
-) -> tuple[SuperResolver, str]:
-    """A model in float32 on the CPU, ready to train, and what a card says of it.
+) -> Start:
+    """The model that a run starts from.
 
     Args:
         source: a registered name, a folder or a Hub repository; with ``from_scratch`` a registered name or a
@@ -48,23 +59,24 @@ def starting_model(
         ClitZooError: there is no such model, it has no weights, or stages cannot be had.
     """
     torch.manual_seed(seed)
-    words = "random weights" if from_scratch else f"the weights of {_name_of_source(source)}"
+    random, new_decoder = from_scratch and grow_from is None, False
+    words = "random weights" if random else f"the weights of {_name_of_source(source)}"
     if grow_from is not None:
-        words, from_scratch = f"{_name_of_source(grow_from)}, grown", True
+        words = f"the weights of {_name_of_source(grow_from)}, grown"
         small = from_pretrained(grow_from, device="cpu", dtype="float32", backend=backend)
         model = grow(small, _config_of(source))
-    elif from_scratch:
+        new_decoder = small.config.decoder != model.config.decoder
+    elif random:
         model = SuperResolver(_config_of(source), backend=backend)
     else:
-        try:
-            model = from_pretrained(source, device="cpu", dtype="float32", backend=backend)
-        except WeightsNotFoundError as error:
-            raise WeightsNotFoundError(f"{error} To train it from random weights: --from-scratch.") from error
+        model = from_pretrained(source, device="cpu", dtype="float32", backend=backend)
     if stages is not None:
         model = with_stages(model, stages, new_stages)
-        words += "" if from_scratch else f" made a cascade of {stages} stages (new ones: {new_stages})"
-    model.config = model.config.with_overrides(name=name or _new_name(model.config, from_scratch))
-    return model, words
+        words += "" if random else f", made a cascade of {stages} stages (new ones: {new_stages})"
+    model.config = model.config.with_overrides(
+        name=name or _new_name(model.config, random or grow_from is not None)
+    )
+    return Start(model, words, new_decoder)
 
 
 def _name_of_source(source: str | os.PathLike[str]) -> str:

@@ -86,22 +86,16 @@ class RunState:
         """
         saved, folder = load_checkpoint(path), path.parent
         config, before, average = saved["config"], saved["history"][-1], saved["average"]
-        if {**config, "name": ""} != {**self.model.config.to_dict(), "name": ""}:
-            raise ConfigError(
-                f"{folder} holds a run of another model ({config['name']}): take another folder"
-            )
-        if before["start"] != entry["start"]:
-            raise ConfigError(
-                f"{folder} holds a run that started from {before['start']}, and this one is to start from "
-                f"{entry['start']}: take another folder for it"
-            )
-        changed = changes(before, entry)
-        same_optimizer = before["recipe"]["optimizer"] == entry["recipe"]["optimizer"]
-        if not same_optimizer or set(average) != set(self.average.shadow):
-            raise ConfigError(
-                f"{folder} holds a run with another optimizer or other frozen parts ({'; '.join(changed)}): "
-                "take the same or another folder"
-            )
+        changed, optimizer = changes(before, entry), before["recipe"]["optimizer"]
+        own = self.model.config.to_dict() | {"name": config["name"]}
+        same = {
+            f"model ({config['name']})": config == own,
+            f"start ({before['start']}, not {entry['start']})": before["start"] == entry["start"],
+            f"optimizer ({optimizer})": optimizer == entry["recipe"]["optimizer"],
+            f"set of frozen parts ({'; '.join(changed)})": set(average) == set(self.average.shadow),
+        }
+        if others := [what for what, alike in same.items() if not alike]:
+            raise ConfigError(f"{folder} holds a run with another {others[0]}: take another folder")
         self.model.load_state_dict(saved["model"])
         for name, value in average.items():
             self.average.shadow[name].copy_(value)
@@ -115,9 +109,9 @@ class RunState:
         """The mean of ``losses``, which then begin anew.
 
         Raises:
-            ClitZooError: one is not finite.
+            ClitZooError: one, or a weight, is not finite.
         """
-        self._check_losses()
+        self.check()
         losses, self.losses = self.losses, []
         return sum(map(float, losses)) / len(losses)
 
@@ -129,19 +123,11 @@ class RunState:
         Raises:
             ClitZooError: a loss or a trained weight is not finite.
         """
-        self._check_losses()
         trained = [torch.isfinite(p.detach()).all() for p in self.model.parameters() if p.requires_grad]
-        if trained and not bool(torch.stack(trained).all()):
+        if not all(math.isfinite(loss) for loss in self.losses) or not all(trained):
             raise ClitZooError(
-                f"the weights are not finite any more after step {self.step}; the last checkpoint is from "
-                f"before. {REMEDIES}"
-            )
-
-    def _check_losses(self) -> None:
-        if not all(math.isfinite(loss) for loss in self.losses):
-            raise ClitZooError(
-                f"the loss is not a number any more by step {self.step}; the last checkpoint is from before. "
-                f"{REMEDIES}"
+                f"the loss or a weight is not a number any more by step {self.step}; the last checkpoint is "
+                f"from before. {REMEDIES}"
             )
 
 

@@ -8,12 +8,18 @@ from tqdm import tqdm
 
 from ..errors import ClitZooError, ConfigError
 from .card import Provenance
+from .cascade import stages_of
+from .grow import begin_decoder
+from .patches import Draw
 from .photographs import Photographs
 from .processes import Processes
 from .recipe import Recipe
 from .run import Run
 from .start import starting_model
 from .validation import Validation
+
+BEGIN_PATCHES = 16
+"""Patches that a new decoder's start is fitted to."""
 
 
 def train(
@@ -85,7 +91,7 @@ def train(
         say = tqdm.write if processes.main else lambda text: None
         if workers is None:
             workers = max(1, min(8, (os.cpu_count() or 1) // processes.count - 1))
-        resolver, start = starting_model(
+        resolver, start, new_decoder = starting_model(
             model, from_scratch=from_scratch, grow_from=grow_from, stages=stages, new_stages=new_stages,
             name=name, seed=recipe.seed, backend=backend,
         )  # fmt: skip
@@ -98,6 +104,9 @@ def train(
             )
         for file, reason in photographs.skipped:
             say(f"left out {file}: {reason}")
+        if new_decoder:
+            drawing = Draw(recipe, stages_of(resolver))
+            begin_decoder(resolver, drawing.batch(photographs, 0, range(BEGIN_PATCHES)).image)
         pictures = f"{photographs.in_words} of {data_name or pictures_in.name}"
         run = Run(
             resolver, recipe, photographs, out, processes=processes, validation=validation,

@@ -13,14 +13,13 @@ import copy
 import difflib
 import json
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import ConfigError
-from .schema import DECODERS, ENCODERS, Part, show
+from .schema import DECODERS, ENCODERS, Part, require, show
 
 FORMAT = "clit_zoo/1"
 MAX_JSON_BYTES = 64 * 1024
@@ -46,11 +45,8 @@ class ModelConfig:
     decoder: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"name is {show(self.name)}; it must be 1 to 96 letters, digits, '.', '_' or '-', "
-                "the first a letter or digit."
-            )
+        allowed = "1 to 96 letters, digits, '.', '_' or '-', the first a letter or digit"
+        require(isinstance(self.name, str) and _NAME.fullmatch(self.name), "name", self.name, allowed)
         object.__setattr__(self, "encoder", _checked_part(self.encoder, "encoder", ENCODERS))
         object.__setattr__(self, "decoder", _checked_part(self.decoder, "decoder", DECODERS))
 
@@ -106,10 +102,18 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
-        """Read and check a config.json. ConfigError names the file and what is wrong in it."""
+        """Read and check a config.json. ConfigError names the file and what is wrong in it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with open(path, "rb") as file:
+            text = file.read(MAX_JSON_BYTES + 1)
         try:
-            return cls.from_dict(_read_json(Path(path)))
-        except ConfigError as error:
+            if len(text) > MAX_JSON_BYTES:
+                raise ConfigError(f"it has more bytes than a configuration may have, {MAX_JSON_BYTES:,}.")
+            return cls.from_dict(json.loads(text.decode()))
+        except (ValueError, RecursionError) as error:  # ours, too
             raise ConfigError(f"{path}: {error}") from error
 
 
@@ -121,65 +125,25 @@ def fields(given: Any, where: str, needed: Iterable[str], allowed: Iterable[str]
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where or 'the configuration'} must be an object of settings, not {show(given)}.")
     known, dot = (*needed, *allowed), "." if where else ""
-    for key in given:
-        if key not in known:
-            name = where + dot + key[:60] if isinstance(key, str) else show(key)
-            raise ConfigError(f"{name} is unknown{_close(key, known)}; known: {', '.join(known)}.")
-    for key in needed:
-        if key not in given:
-            raise ConfigError(f"{where}{dot}{key} is missing.")
+    wrong = [
+        f"{where}{dot}{key[:60] if isinstance(key, str) else show(key)} is unknown{_close(key, known)}; "
+        f"known: {', '.join(known)}."
+        for key in given
+        if key not in known
+    ] or [f"{where}{dot}{key} is missing." for key in needed if key not in given]
+    if wrong:
+        raise ConfigError(wrong[0])
     return given
 
 
 def _checked_part(given: Any, where: str, parts: dict[str, Part]) -> dict[str, Any]:
-    name = given.get("name", "") if isinstance(given, Mapping) else ""
-    if not isinstance(name, str) or name not in parts:
-        fields(given, where, ("name",), given)
-        raise ConfigError(
-            f"{where}.name is {show(name)}{_close(name, parts)}; the {where}s are: {', '.join(parts)}."
-        )
-    part = parts[name]
-    fields(given, where, ("name",), part.settings)
-    checked: dict[str, Any] = {"name": name}
-    for key, setting in part.settings.items():
-        checked[key] = setting.check(given.get(key, setting.default), f"{where}.{key}")
-    part.rule(checked, where)
-    return checked
+    name = fields(given, where, ("name",), given if isinstance(given, Mapping) else ())["name"]
+    known = isinstance(name, str) and name in parts
+    require(known, f"{where}.name", name, f"one of {', '.join(parts)}{_close(name, parts)}")
+    fields(given, where, ("name",), parts[name].settings)
+    return {"name": name, **parts[name].check(given, where)}
 
 
 def _close(value: Any, allowed: Iterable[str]) -> str:
     matches = difflib.get_close_matches(value[:100], list(allowed), n=1) if isinstance(value, str) else []
     return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        info = path.stat()
-        if not stat.S_ISREG(info.st_mode):
-            raise ConfigError("it is not a file.")
-        if info.st_size > MAX_JSON_BYTES:
-            raise ConfigError(
-                f"it has {info.st_size:,} bytes; a configuration has at most {MAX_JSON_BYTES:,}."
-            )
-        text = path.read_bytes().decode("utf-8")
-        return json.loads(text, object_pairs_hook=_pairs, parse_constant=_refuse_constant)
-    except ConfigError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"it cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, a number of 5,000 digits
-        raise ConfigError(f"it is not valid JSON ({error}).") from error
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # JSON readers differ in which of two equal keys they keep: two readers must not see two models.
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ConfigError(f'"{double[:60]}" is there twice.')
-    return found
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise ConfigError(f"it holds {constant}, which is no JSON number.")

@@ -285,5 +285,5 @@ def refusal(status: int, headers: Mapping[str, str], repo: Repo, name: str) -> C
     """An answer of the Hub other than 200, as one of our errors."""
     other = Unreachable, "{hub} could not serve {repo} (HTTP {status}). Try again later."
     kind, text = _REFUSALS.get(headers.get("x-error-code", ""), _REFUSALS.get(status, other))
-    log_in = "run `hf auth login` or pass token=… of an account that has access"
+    log_in = "run `hf auth login`, or give the token (HF_TOKEN, token=…) of an account that has access"
     return kind(text.format(hub=constants.ENDPOINT, repo=repo, name=name, status=status, log_in=log_in))

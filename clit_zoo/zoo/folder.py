@@ -6,33 +6,28 @@ all.
 """
 
 import contextlib
-import logging
+import json
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..atomic import replacing
-from ..errors import ClitZooError, WeightsError, WeightsNotFoundError, is_out_of_memory
+from ..errors import ClitZooError, WeightsError, WeightsNotFoundError
+from .card import CARD_FILE
 from .config import ModelConfig
-from .skeleton import FLOATS, listed, misfit, parameters
-
-log = logging.getLogger(__name__)
+from .skeleton import listed, misfit, parameters
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "README.md"
 
 MAX_WEIGHTS_BYTES = 2**30
 """``skeleton.MAX_PARAMETERS`` in float32 are 0.8 GB."""
-
-MAX_CARD_BYTES = 2**20
 
 HERE = "path/to/this/folder"
 """How a card calls a model that is in no repository yet; publishing puts the repository's name there."""
@@ -53,18 +48,11 @@ def files_in(folder: Path, origin: str) -> ModelFiles:
     """The files in ``folder``.
 
     Raises:
-        WeightsNotFoundError: one is missing or out of reach; the message names it.
+        WeightsNotFoundError: one is missing; the message names it.
+        PermissionError: the folder may not be looked into.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        try:
-            there = stat.S_ISREG(os.stat(folder / name).st_mode)
-        except PermissionError as error:
-            raise WeightsNotFoundError(
-                f"The folder {folder} may not be looked into; check its permissions."
-            ) from error
-        except OSError:
-            there = False
-        if not there:
+        if not (folder / name).is_file():
             raise WeightsNotFoundError(
                 f"The folder {folder} has no {name}; a model is a folder with {CONFIG_FILE} and "
                 f"{WEIGHTS_FILE}.{_hint(folder)}"
@@ -93,16 +81,11 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
             float16 and bfloat16.
 
     Raises:
-        WeightsError: it is damaged or too large, other tensors are in it, or values that are not finite.
+        WeightsError: it is damaged, other tensors are in it, or values that are not finite.
+        OSError: it cannot be read.
     """
-    path = Path(path)
+    Path(path).open("rb").close()  # safetensors says "no such file" of one that may not be read
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise WeightsError(f"{path} is not a file.")
-        if size > MAX_WEIGHTS_BYTES:
-            raise WeightsError(f"{path} has {size:,} bytes; at most {MAX_WEIGHTS_BYTES:,} are read.")
-        path.open("rb").close()  # safetensors says "no such file" of one that may not be read
         with safe_open(str(path), framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             found = {
@@ -115,11 +98,7 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
                     "it was trained with?"
                 )
             tensors = {name: file.get_tensor(name) for name in expected}
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read ({error.strerror or error}).") from error
     except SafetensorError as error:
-        if is_out_of_memory(error):
-            raise
         raise WeightsError(
             f"{path} is damaged or no safetensors file ({error}). Download or convert it again."
         ) from error
@@ -127,23 +106,6 @@ def read_weights(path: str | Path, expected: Mapping[str, tuple[int, ...]]) -> d
     if bad:
         raise WeightsError(f"{path} is damaged. {listed('with values that are not finite', bad)}")
     return tensors
-
-
-def read_card(folder: Path) -> str | None:
-    """The text of the model card; None where there is none or it cannot be read: a card is an ornament."""
-    path = folder / CARD_FILE
-    try:
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            data = file.read(MAX_CARD_BYTES + 1)
-    except OSError as error:
-        log.warning("The model card %s cannot be read (%s).", path, error.strerror or error)
-        return None
-    if len(data) > MAX_CARD_BYTES:
-        log.warning("The model card %s is not read: it has more than %d bytes.", path, MAX_CARD_BYTES)
-        return None
-    return data.decode("utf-8", errors="replace")
 
 
 def write_model_folder(
@@ -169,43 +131,39 @@ def write_model_folder(
 
     Raises:
         WeightsError: a tensor could not be loaded again: of another type, or with values that are not finite.
-        ClitZooError: a model is there already, or the folder cannot be written.
+        ClitZooError: a model is there already.
+        OSError: the folder cannot be written.
     """
-    tensors = {}
-    for name, tensor in state_dict.items():
-        if str(tensor.dtype).removeprefix("torch.") not in FLOATS:
-            raise WeightsError(f"{name} is {tensor.dtype}; weights are float32, float16 or bfloat16.")
-        if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{name} holds values that are not finite; such a model is not saved.")
-        # A copy of its own for each: safetensors refuses tensors that share memory.
-        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    # Before anything is written. A file name that is no UTF-8 may have reached the card: it is escaped.
-    card, settings = card_text.encode("utf-8", "backslashreplace"), config.to_json().encode()
-
+    kinds = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in state_dict.items()}
+    infinite = [name for name, tensor in state_dict.items() if not torch.isfinite(tensor).all()]
+    words = misfit(kinds, {name: shape for name, (_, shape) in kinds.items()})
+    if words or infinite:
+        words += listed("with values that are not finite", infinite)
+        raise WeightsError(f"{config.name} is not saved: it has {words}")
+    # A copy of its own for each: safetensors refuses tensors that share memory.
+    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state_dict.items()}
+    contents = {  # all made before anything is written
+        WEIGHTS_FILE: save(tensors, metadata={"format": "pt"}),
+        # a file name that is no UTF-8 may have reached the card: it is escaped
+        CARD_FILE: card_text.encode("utf-8", "backslashreplace"),
+        CONFIG_FILE: config.to_json().encode(),
+    }
     folder = Path(folder)
-    names = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
-    new = False
+    folder.mkdir(parents=True, exist_ok=True)
+    there = [name for name in contents if (folder / name).exists()]
+    if there and not overwrite:
+        raise ClitZooError(
+            f"{folder} already holds {', '.join(there)}; choose another folder or ask to overwrite."
+        )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = [name for name in names if (folder / name).exists()]
-        if there and not overwrite:
-            raise ClitZooError(
-                f"{folder} already holds {', '.join(there)}; choose another folder or ask to overwrite."
-            )
-        new = not there
-        with replacing(folder / WEIGHTS_FILE) as part:
-            save_file(tensors, part, metadata={"format": "pt"})
-        for name, content in ((CARD_FILE, card), (CONFIG_FILE, settings)):
+        for name, content in contents.items():
             with replacing(folder / name) as part:
                 part.write_bytes(content)
-    except BaseException as error:
-        for name in names if new else ():  # half a model would refuse the next attempt
+    except BaseException:
+        for name in contents if not there else ():  # half a model would refuse the next attempt
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
-        if not isinstance(error, (OSError, SafetensorError)):  # Ctrl-C, say
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise ClitZooError(f"{folder} cannot be written ({reason}).") from error
+        raise
     return folder
 
 
@@ -216,6 +174,7 @@ def model_card(
     summary: str = "",
     license: str | None = None,
     datasets: tuple[str, ...] = (),
+    trained: str | None = None,
     body: str = "",
 ) -> str:
     """The text of README.md: the Hub's front matter, how to use the model, its settings, its papers.
@@ -226,6 +185,7 @@ def model_card(
         summary: a sentence below the title.
         license: an identifier of the Hub, such as "apache-2.0"; None writes none.
         datasets: identifiers of the Hub.
+        trained: for how many steps and hours, in words; what ``clit-zoo list`` shows.
         body: Markdown, e.g. data and figures.
     """
     encoder, decoder = config.encoder["name"], config.decoder["name"]
@@ -235,6 +195,8 @@ def model_card(
         front.insert(0, f"license: {license}")
     if datasets:
         front += ["datasets:", *(f"- {name}" for name in datasets)]
+    if trained:
+        front.append(f"trained: {json.dumps(trained, ensure_ascii=False)}")  # a string of YAML, too
     called = repo_id or HERE
     parts = [
         "---\n" + "\n".join(front) + "\n---",

@@ -1,6 +1,7 @@
 """A name, a folder or a Hub repository -> the files of a model; loading and publishing them."""
 
 import contextlib
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from ..errors import ClitZooError, HubError, ModelNotFoundError, WeightsNotFoundError
 from . import download, registry
+from .card import CARD_FILE, front_matter, read_card
 from .config import ModelConfig
-from .folder import CARD_FILE, CONFIG_FILE, HERE, WEIGHTS_FILE, ModelFiles, files_in, read_card, read_weights
+from .folder import CONFIG_FILE, HERE, WEIGHTS_FILE, ModelFiles, files_in, read_weights
 from .skeleton import shapes
 
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -29,6 +31,14 @@ class Loaded(NamedTuple):
     card: str | None
 
 
+class Published(NamedTuple):
+    """A commit with a model: its address, its id, and the SHA-256 of its model.safetensors."""
+
+    address: str
+    revision: str
+    sha256: str
+
+
 def load(name_or_path: str | os.PathLike[str], **options: Any) -> Loaded:
     """Resolve and read a model.
 
@@ -39,7 +49,10 @@ def load(name_or_path: str | os.PathLike[str], **options: Any) -> Loaded:
         ModelNotFoundError, WeightsNotFoundError, HubError: as ``resolve``.
         ConfigError, WeightsError: its files are damaged, too large or do not belong together.
     """
-    files = resolve(name_or_path, **options)
+    return _read(resolve(name_or_path, **options))
+
+
+def _read(files: ModelFiles) -> Loaded:
     config = ModelConfig.from_json(files.config_path)
     tensors = read_weights(files.weights_path, shapes(config))
     return Loaded(config, tensors, read_card(files.config_path.parent))
@@ -56,8 +69,9 @@ def resolve(
     """Find the files of a model.
 
     Args:
-        name_or_path: a folder that exists; a registered name (weights that ship with the library, else its
-            Hub repository at the pinned revision and checksum); or any repository "organisation/name".
+        name_or_path: a folder that exists; a registered name (weights that came with the package or the
+            checkout, else its Hub repository at the pinned revision and checksum); or any repository
+            "organisation/name".
         revision: a branch, tag or commit of the Hub repository.
         cache_dir: where downloads are kept; the Hub client's own cache (``HF_HOME``) where left out.
         token: for private and gated repositories; that of ``hf auth login`` where left out.
@@ -87,7 +101,7 @@ def resolve(
         )
     if entry is not None:
         if entry.folder is not None and (revision is None or entry.repo_id is None):
-            _refuse_revision(revision, f"{entry.name} ships with the library")
+            _refuse_revision(revision, f"{entry.name} came with the library")
             return files_in(entry.folder, "embedded")
         if entry.repo_id is None or entry.revision is None:
             raise WeightsNotFoundError(_no_weights(entry.name))
@@ -112,30 +126,36 @@ def push(
     *,
     private: bool = False,
     token: str | bool | None = None,
-    commit_message: str = "Upload a clit_zoo model",
-) -> str:
-    """Publish a model folder as a Hub repository.
+    message: str = "Upload a clit_zoo model",
+) -> Published:
+    """Publish a model folder as a Hub repository, in one commit.
 
-    The folder's configuration is checked first, and its card's usage lines get the repository's name.
+    The folder is read as ``load`` reads it first, and its card's usage lines get the repository's name.
 
     Args:
-        folder: config.json, model.safetensors and, if there is one, README.md are uploaded.
+        folder: config.json, model.safetensors and README.md are uploaded; the card names the licence.
         repo_id: "organisation/name"; made if need be.
         private: make it so.
         token: that of ``hf auth login`` where left out.
-        commit_message: the title of the commit.
-
-    Returns:
-        The address of the commit.
+        message: the title of the commit.
 
     Raises:
-        HubError: the Hub cannot be reached or refuses, or the repository is public and shall be private.
-        ConfigError, WeightsNotFoundError: the folder holds no model.
+        HubError: there is no token, the Hub cannot be reached or refuses, or the repository is public and
+            shall be private.
+        WeightsNotFoundError, ConfigError, WeightsError: the folder holds no model, or a damaged one.
+        ClitZooError: its card names no licence.
     """
     files = files_in(Path(folder), f"folder {folder}")
-    ModelConfig.from_json(files.config_path)
+    _read(files)
+    if not front_matter(Path(folder)).get("license"):
+        raise ClitZooError(
+            f"{Path(folder, CARD_FILE)} names no licence, without which nobody may use the model: begin it "
+            "with the lines ---, license: apache-2.0 (or another of the Hub's identifiers) and ---."
+        )
     if not is_repo_id(repo_id):
         raise HubError(f"{repo_id!r} is no Hub repository; write 'organisation/name'.")
+    if not (isinstance(token, str) or (token is not False and huggingface_hub.get_token())):
+        raise HubError(f"{repo_id} cannot be published without a token: run `hf auth login` or set HF_TOKEN.")
     repo = download.Repo(repo_id, "main", None, None, token)
     # The client's own calls have no time limit: see first whether there is a server.
     address = f"{huggingface_hub.constants.ENDPOINT}/api/models/{repo_id}"
@@ -153,15 +173,20 @@ def push(
             )
         add = huggingface_hub.CommitOperationAdd
         operations = [add(name, content) for name, content in _contents(files, repo_id)]
-        commit = api.create_commit(repo_id, operations, commit_message=commit_message)
+        # One commit of three files; upload_folder would take whatever else lies there, and split it.
+        commit = api.create_commit(repo_id, operations, commit_message=message)
     except ClitZooError:
         raise
     except HfHubHTTPError as error:
         answer = error.response
         raise download.refusal(answer.status_code, answer.headers, repo, WEIGHTS_FILE) from error
     except Exception as error:  # of whatever library the client uses
-        raise HubError(f"{repo_id} could not be published ({str(error).strip()[:200]}).") from error
-    return str(commit.commit_url)
+        reason = str(error).strip()[:200].rstrip(".")
+        xet = "xet" in reason.lower()
+        lfs = " To send the weights by Git LFS instead: HF_HUB_DISABLE_XET=1." if xet else ""
+        raise HubError(f"{repo_id} could not be published ({reason}).{lfs}") from error
+    with files.weights_path.open("rb") as file:
+        return Published(commit.commit_url, commit.oid, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def is_repo_id(text: str) -> bool:
@@ -177,22 +202,22 @@ def is_revision(text: str) -> bool:
 
 def _contents(files: ModelFiles, repo_id: str) -> list[tuple[str, str | bytes]]:
     """Name in the repository, and path or bytes, of each file of a model."""
-    contents: list[tuple[str, str | bytes]] = [
+    card = files.config_path.with_name(CARD_FILE).read_bytes()
+    return [
         (CONFIG_FILE, str(files.config_path)),
         (WEIGHTS_FILE, str(files.weights_path)),
+        (CARD_FILE, card.replace(HERE.encode(), repo_id.encode())),
     ]
-    card = files.config_path.with_name(CARD_FILE)
-    if card.is_file():
-        contents.append((CARD_FILE, card.read_bytes().replace(HERE.encode(), repo_id.encode())))
-    return contents
 
 
 def _no_weights(name: str) -> str:
     ready = registry.with_weights()
     return (
-        f"{name} is a registered model, but no weights for it have been published yet. Train it "
-        "(clit-zoo train), convert a checkpoint of its authors' code (clit-zoo convert CHECKPOINT -o "
-        f"FOLDER) and load that folder, or use another model{': ' + ', '.join(ready) if ready else ''}."
+        f"{name} is a registered model, but no weights for it came with this copy of the library (a checkout "
+        "may have more than a package), and none have been published yet. Train it "
+        "(clit-zoo train --from-scratch), convert a checkpoint of its authors' code (clit-zoo convert "
+        "CHECKPOINT -o FOLDER) and load that folder, or use another model"
+        f"{': ' + ', '.join(ready) if ready else ''}."
     )
 
 

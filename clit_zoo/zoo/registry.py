@@ -1,7 +1,7 @@
 """Model name -> settings, size, and where the weights are. Nothing here imports torch.
 
 The rows say what exists today: a row without ``repo_id`` and without a folder under weights/ has no weights,
-and ``status`` says so. To publish a model, fill in its ``repo_id``, ``revision`` and ``sha256``.
+and ``status`` says so. After ``clit-zoo push``, what it prints goes into ``_PUBLISHED``.
 """
 
 import difflib
@@ -38,11 +38,6 @@ class Entry:
     revision: str | None = None
     sha256: str | None = None
 
-    def __post_init__(self) -> None:
-        pinned = [self.repo_id, self.revision, self.sha256]
-        if any(pinned) and not all(pinned):
-            raise ValueError(f"{self.name}: repo_id, revision and sha256 are pinned together or not at all")
-
     @property
     def folder(self) -> Path | None:
         """The folder with the weights that ship with the library, or None where there are none."""
@@ -71,6 +66,9 @@ class System:
     encoders: tuple[str, ...] = ("edsr", "rdn", "swinir")
     others: dict[str, tuple[dict[str, Any], int]] = field(default_factory=dict)
 
+
+# name -> repository, commit and SHA-256 of model.safetensors
+_PUBLISHED: dict[str, tuple[str, str, str]] = {}
 
 # These put out 64 channels, so a model has its encoder's parameters and its decoder's.
 _ENCODERS = {
@@ -154,7 +152,8 @@ _SYSTEMS = {
 
 def _rows() -> Iterator[Entry]:
     def row(name: str, encoder: dict[str, Any], decoder: dict[str, Any], parameters: int, says: str) -> Entry:
-        return Entry(name, ModelConfig(name, encoder, decoder), parameters, says)
+        pins = _PUBLISHED.get(name, ())
+        return Entry(name, ModelConfig(name, encoder, decoder), parameters, says, *pins)
 
     encoder, size = _LIGHT_ENCODER
     for suffix, system in _SYSTEMS.items():
@@ -241,7 +240,10 @@ def with_weights() -> list[str]:
 
 
 def embedded_folder(name: str) -> Path | None:
-    """weights/<name> if the library came with it: inside the package when installed, else in the checkout."""
+    """weights/<name> if the library came with it: inside the package when installed, else in the checkout.
+
+    A package has the light models; a checkout has all that there are.
+    """
     package = Path(__file__).resolve().parents[1]
     places = [package / "weights"]
     # Beside an installed package there may be someone else's folder of that name.

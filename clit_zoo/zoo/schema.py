@@ -6,7 +6,7 @@ A configuration may come from a stranger, and what passes here is built without 
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,10 @@ class Number:
 
     def check(self, value: Any, where: str) -> float:
         whole = isinstance(self.default, int)
-        # bool is an int to Python: `true` must not pass for 1
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            kind = f"a{' whole' * whole} number from {self.low:g} to {self.high:g}"
-            raise ConfigError(f"{where} must be {kind}, not {show(value)}.")
-        if not self.low <= value <= self.high:  # NaN fails this too
-            raise ConfigError(f"{where} is {show(value)}; allowed is {self.low:g} to {self.high:g}.")
+        # bool is an int to Python: `true` must not pass for 1; NaN is in no range
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        allowed = f"a{' whole' * whole} number from {self.low:g} to {self.high:g}"
+        require(number and self.low <= value <= self.high, where, value, allowed)
         return value if whole else float(value)  # 2 and 2.0 are one setting
 
 
@@ -39,8 +37,7 @@ class Bool:
     default: bool
 
     def check(self, value: Any, where: str) -> bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{where} must be true or false, not {show(value)}.")
+        require(isinstance(value, bool), where, value, "true or false")
         return value
 
 
@@ -55,12 +52,8 @@ class Numbers:
 
     def check(self, value: Any, where: str) -> list[float]:
         fewest, most = self.entries
-        if not isinstance(value, list | tuple):
-            raise ConfigError(
-                f"{where} must be a list of {fewest} to {most} whole numbers, not {show(value)}."
-            )
-        if not fewest <= len(value) <= most:
-            raise ConfigError(f"{where} has {len(value)} entries; {fewest} to {most} are allowed.")
+        fits = isinstance(value, list | tuple) and fewest <= len(value) <= most
+        require(fits, where, value, f"a list of {fewest} to {most} whole numbers")
         entry = Number(self.low, self.low, self.high)
         return [entry.check(item, f"{where}[{i}]") for i, item in enumerate(value)]
 
@@ -75,50 +68,31 @@ class Part:
     Attributes:
         paper: authors, title, venue.
         settings: the keyword arguments of its class.
-        rule: called with checked settings and their place in the configuration; raises ConfigError where they
-            do not go together.
+        multiples: a setting, and what it must be a multiple of: a number, or each number of another setting.
+        alike: settings with as many entries each.
     """
 
     paper: str
     settings: dict[str, Setting]
-    rule: Callable[[dict[str, Any], str], None] = lambda settings, where: None
+    multiples: tuple[tuple[str, str | int], ...] = ()
+    alike: tuple[str, str] | None = None
 
-
-def _rule_swinir(s: dict[str, Any], where: str) -> None:
-    if len(s["depths"]) != len(s["heads"]):
-        raise ConfigError(
-            f"{where}.depths has {len(s['depths'])} entries and {where}.heads {len(s['heads'])}: "
-            "each group of blocks needs one of both."
-        )
-    for i, heads in enumerate(s["heads"]):
-        if s["channels"] % heads:
-            raise ConfigError(
-                f"{where}.channels ({s['channels']}) must divide by {where}.heads[{i}] ({heads})."
-            )
-
-
-def _rule_clit(s: dict[str, Any], where: str) -> None:
-    if s["dim"] % s["heads"]:
-        raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.heads ({s['heads']}).")
-
-
-def _rule_lit(s: dict[str, Any], where: str) -> None:
-    _rule_clit(s, where)
-    if s["freq_dims"] % 4:
-        raise ConfigError(f"{where}.freq_dims ({s['freq_dims']}) must divide by 4.")
-
-
-def _rule_msit(s: dict[str, Any], where: str) -> None:
-    for key in ("heads", "kernels", "query_kernels"):
-        if s["dim"] % s[key]:
-            raise ConfigError(f"{where}.dim ({s['dim']}) must divide by {where}.{key} ({s[key]}).")
-    if s["fem"] and s["dim"] % 8:
-        raise ConfigError(f"{where}.dim ({s['dim']}) must divide by 8, or {where}.fem be false.")
-
-
-def _rule_lte(s: dict[str, Any], where: str) -> None:
-    if s["dim"] % 2:
-        raise ConfigError(f"{where}.dim ({s['dim']}) must be even: every wave has a cosine and a sine.")
+    def check(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """All settings, those not given at their defaults; ConfigError where one is not allowed."""
+        checked: dict[str, Any] = {
+            key: setting.check(given.get(key, setting.default), f"{where}.{key}")
+            for key, setting in self.settings.items()
+        }
+        if self.alike is not None:
+            one, other = (f"{where}.{key}" for key in self.alike)
+            same = len({len(checked[key]) for key in self.alike}) == 1
+            require(same, one, checked[self.alike[0]], f"as many entries as {other}")
+        for key, by in self.multiples:
+            divisors = checked[by] if isinstance(by, str) else by
+            named = f"{where}.{by}, {divisors}" if isinstance(by, str) else str(by)
+            fits = not any(checked[key] % n for n in (divisors if isinstance(divisors, list) else [divisors]))
+            require(fits, f"{where}.{key}", checked[key], f"a multiple of {named}")
+        return checked
 
 
 ENCODERS: dict[str, Part] = {
@@ -146,7 +120,8 @@ ENCODERS: dict[str, Part] = {
             "mlp_ratio": Number(2.0, 0.5, 8.0),
             "out_channels": Number(64, 0, 512),
         },
-        _rule_swinir,
+        (("channels", "heads"),),
+        ("depths", "heads"),
     ),
 }
 
@@ -161,7 +136,7 @@ DECODERS: dict[str, Part] = {
             "stages": Number(1, 1, 4),
             "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
         },
-        _rule_clit,
+        (("dim", "heads"),),
     ),
     "lit": Part(
         'Chen et al., "Cascaded Local Implicit Transformer for Arbitrary-Scale Super-Resolution", '
@@ -175,7 +150,7 @@ DECODERS: dict[str, Part] = {
             "cell_decode": Bool(True),
             "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
         },
-        _rule_lit,
+        (("dim", "heads"), ("freq_dims", 4)),
     ),
     "liif": Part(
         'Chen et al., "Learning Continuous Image Representation with Local Implicit Image Function", '
@@ -217,7 +192,8 @@ DECODERS: dict[str, Part] = {
             "fem": Bool(True),
             "hidden_dims": Numbers((256,) * 4, (1, 8), 8, 2048),
         },
-        _rule_msit,
+        # FEM deals out its patterns to the channels in eights
+        (("dim", "heads"), ("dim", "kernels"), ("dim", "query_kernels"), ("dim", 8)),
     ),
     "lte": Part(
         'Lee and Jin, "Local Texture Estimator for Implicit Representation Function", CVPR 2022 '
@@ -228,7 +204,7 @@ DECODERS: dict[str, Part] = {
             "plus": Bool(False),
             "max_scale_cell": Number(4.0, 1.0, 1000.0),
         },
-        _rule_lte,
+        (("dim", 2),),  # every wave has a cosine and a sine
     ),
     "ultrasr": Part(
         'Xu et al., "UltraSR: Spatial Encoding is a Missing Key for Implicit Image Function-based '
@@ -254,6 +230,17 @@ DECODERS: dict[str, Part] = {
 }
 
 
+def require(fits: Any, where: str, value: Any, allowed: str) -> None:
+    """Raise ConfigError unless ``fits``.
+
+    Args:
+        where: what ``value`` is, in the configuration or among the options.
+        allowed: what may be there, in words.
+    """
+    if not fits:
+        raise ConfigError(f"{where} is {show(value)}; allowed is {allowed}.")
+
+
 def show(value: Any) -> str:
     """``value`` as JSON would write it, cut short: a hostile one may be very long."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 100:
@@ -262,8 +249,7 @@ def show(value: Any) -> str:
         return f"a {'list' if not isinstance(value, dict) else 'object'} of {len(value)}"
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = f"a {type(value).__name__}"
+    if not isinstance(value, str | float | int | None):
+        return f"a {type(value).__name__}"
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"

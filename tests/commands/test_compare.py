@@ -96,14 +96,14 @@ def test_the_spread_is_between_models_or_of_one_from_bicubic():
     ("words", "code", "told"),
     [
         (["-s", "2"], 2, "Missing option '-m'"),
-        (["-m", "tiny", "-o", "a.jpg"], 2, "end in .png"),
+        (["-m", "tiny", "-o", "a.gif"], 1, "the formats are"),
         (["-m", "tiny", "--box", "1,2,3"], 2, "left,top,right,bottom"),
         (["-m", "tiny", "--box", "1,2,x,4"], 2, "left,top,right,bottom"),
         (["-m", "tiny", "--box", "0,0,99,4"], 1, "reaches beyond"),
         (["-m", "tiny", "--box", "nan,0,3,4"], 1, "reaches beyond"),
         (["-m", "tiny", "-o", "old.png"], 1, "old.png exists; give --overwrite"),
         (["-m", "nothing"], 1, "no model called"),
-        (["-m", "tiny", "-o", "no/such/folder.png"], 1, "cannot write"),
+        (["-m", "tiny", "-o", "no/such/folder.png"], 1, "no/such/folder.png cannot be used (No such file"),
     ],
 )
 def test_what_cannot_be(run, save, models, words, code, told):

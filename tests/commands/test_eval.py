@@ -68,7 +68,7 @@ def full(*_, **__):
 def test_a_table_that_cannot_be_written_is_printed(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("clit_zoo.commands.eval.os.replace", full)
     result = call(folder, "-s", "2", "--out", tmp_path / "table.md")
-    assert isinstance(result.exception, ClitZooError) and "No space left" in str(result.exception)
+    assert isinstance(result.exception, OSError) and "No space left" in str(result.exception)
     assert "| bicubic, PSNR |" in result.stdout
     assert os.listdir(tmp_path) == ["Set5"]
 
@@ -99,7 +99,7 @@ def test_datasets_of_one_name_are_kept_apart(folder, tmp_path):
 
 def test_a_precision_is_given_once(folder):
     result = call(folder, "--fp32", "--bf16")
-    assert result.exit_code == 2 and "Give one of --fp32, --fp16 and --bf16." in result.output
+    assert result.exit_code == 2 and "Give one of --fp32 and --bf16." in result.output
 
 
 def test_options_reach_the_evaluation(folder, tmp_path):
@@ -164,7 +164,7 @@ def test_a_wrong_request_stops_before_any_work(folder, tmp_path, monkeypatch):
         ((tmp_path / "nowhere",), FileNotFoundError, "nowhere"),
         ((folder, empty), ClitZooError, "no pictures"),
         ((folder, "-s", "0.5"), ScaleError, "from 1 up"),
-        ((folder, "--out", tmp_path / "no" / "table.md"), ClitZooError, "--out"),
+        ((folder, "--out", tmp_path / "no" / "table.md"), FileNotFoundError, "no"),
         ((folder, "--out", photo), ClitZooError, "--overwrite"),
         ((folder, "--out", link), ClitZooError, "--overwrite"),
         ((folder, "--out", tmp_path / ("z" * 300)), OSError, "File name too long"),

@@ -31,6 +31,7 @@ USUAL = {
     "train": "--model tiny --data in --out run --steps 1 --minutes 0 --batch 1 --patch 8 --device cpu",
     "bench": "-m tiny --input 8x8 -s 2 --seconds 0 --device cpu",
     "convert": "x.pth -o converted",
+    "push": "tiny org/name",
     "doctor": "--json",
 }
 

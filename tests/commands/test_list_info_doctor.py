@@ -21,6 +21,8 @@ def test_list(run):
     for row in rows:
         line = next(line for line in text.splitlines() if line.startswith(f"  {row['name']} "))
         assert row["weights"] in line and row["summary"] in line
+        assert ("; trained for" in line) == bool(row["trained"]) and (row["trained"] or "") in line
+    assert next(row for row in rows if row["name"] == "edsr-light-lit")["trained"].startswith("17,300 steps")
     # one group for each decoder, its paper above it
     groups = {group.partition(":")[0]: group for group in text.split("\n\n")}
     clit, liif = groups["clit"], groups["liif"]

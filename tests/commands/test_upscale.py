@@ -87,7 +87,7 @@ def test_once_the_size_is_the_picture_as_it_is(run, model, save):
         ["--width", "0"],
         ["--fit"], ["--fill", "-s", "2"], ["--size", "9x9", "--fit", "--fill"],
         ["-s", "2", "--width", "20"], ["--width", "20", "--height", "20"], ["--skip-existing", "--overwrite"],
-        ["--suffix", "/x"], ["--quality", "0"], ["--quality", "101"], ["--format", "gif"], ["--fp64"],
+        ["--quality", "0"], ["--quality", "101"], ["--format", "gif"], ["--fp64"],
         ["-o", "out.gif"], ["-o", "out.png", "--format", "webp"], ["--flatten", "plaid"], ["-o", "notes.txt"],
         ["-o", "new.xyz"],
     ],
@@ -383,7 +383,9 @@ def test_json(run, model, save):
     assert third["status"] == "failed" and "No such file" in third["reason"]
 
 
-def test_dry_run(run, model, save, tiny_model):
+def test_dry_run(run, model, save, tiny_model, monkeypatch):
+    # these tests' own process has more than the command's
+    monkeypatch.setattr("clit_zoo.commands.upscale.memory.resident_bytes", lambda: 0)
     save("a.png", w=100, h=80)
     arguments = ["upscale", "a.png", "none.png", "-m", tiny_model, "-s", "2.5", "-o", "out", "--dry-run"]
     result = run(*arguments)

@@ -9,10 +9,13 @@ import time
 import numpy as np
 import pytest
 import tifffile
+import torch
 
+import clit_zoo
 from clit_zoo import imaging
 from clit_zoo.commands.upscale import enlarge, memory
 from clit_zoo.imaging import large, tiff_rows
+from clit_zoo.zoo import registry
 
 RUN = """
 import sys
@@ -85,9 +88,17 @@ def test_what_does_not_fit_is_refused_with_what_does(run, tiny_model, tmp_path, 
     monkeypatch.chdir(tmp_path)
     scan("scan.tif")
     monkeypatch.setattr(enlarge, "SMALL_PIXELS", 0)
-    monkeypatch.setattr(enlarge, "resident_bytes", lambda: 0)
+    for module in (enlarge, memory):
+        monkeypatch.setattr(module, "resident_bytes", lambda: 0)
     monkeypatch.setattr(enlarge, "free_bytes", lambda: memory.PROCESS_BYTES + 300_000_000)
     result = run(*arguments(tiny_model, "-o", "a.webp", "--scale", "60"))
     assert result.code == 1 and not os.path.exists("a.webp")
     assert "GB of memory" in result.err and "--format tiff writes it row by row" in result.err
     assert run(*arguments(tiny_model, "-o", "a.webp")).code == 0
+
+
+@pytest.mark.parametrize("name", clit_zoo.list_models("edsr-light-*"))
+def test_every_light_model_can_be_estimated(name):
+    estimate = memory.Estimate(registry.get(name).config, torch.float32)
+    small, large = (estimate.memory((h, 500), (2 * h, 1000), None, 3, True) for h in (200, 400))
+    assert memory.PROCESS_BYTES < small < large < 8e9

@@ -62,7 +62,7 @@ def test_depth_and_alpha_are_not_scored(tmp_path, name, save, words):
         expected = np.asarray(Image.open(tmp_path / name).convert("L" if pixels.ndim == 2 else "RGB"))
         assert pixels.dtype == np.uint8 and np.array_equal(pixels, expected)
     else:
-        with pytest.raises(ImageError, match=f"^{name} has .*{words}"):
+        with pytest.raises(ImageError, match=rf"{name} has .*{words}"):
             read_original(tmp_path / name)
 
 

@@ -209,9 +209,9 @@ def test_damaged_small_and_deep_pictures_are_named_and_skipped(folder):
 
 def test_wrong_outputs_are_skipped_with_the_reason(folder):
     results = evaluate(lambda image, size: image, folder, [2], limit=1)
-    assert "(20, 22, 3) where (40, 44, 3)" in results.skipped[0].reason
+    assert "(20, 22, 3) where finite (40, 44, 3)" in results.skipped[0].reason
     results = evaluate(lambda image, size: np.full((*size, 3), np.nan), folder, [2], limit=1)
-    assert "not finite" in results.skipped[0].reason
+    assert "where finite" in results.skipped[0].reason
     assert "Nothing could be scored" in render(results)
 
 
@@ -273,6 +273,20 @@ def test_rows_beside(results):
     assert "LIIF" not in text
 
 
+def test_several_models_share_a_table(results):
+    """Their lines in turn, then published ones once, and what was skipped once."""
+    other = replace(results, model="mine", scores=results.scores[:1])
+    text = render([results, other])
+    lines = [line.split() for line in text.splitlines()]
+    first = lines.index(["rdn-clit,", "PSNR", "31.50", "20.00"])
+    assert lines[first + 2] == ["mine,", "PSNR", "30.00", "–"]
+    assert text.count("RDN-CLIT (CLIT") == text.count("too small") == text.count("Set5:") == 1
+    rows = list(csv.DictReader(io.StringIO(render([results, other], "csv"))))
+    assert {row["method"] for row in rows if row["source"] == "measured"} == {"rdn-clit", "mine"}
+    content = json.loads(render([results, other], "json"))
+    assert [row["model"] for row in content["rows"]] == ["rdn-clit"] * 3 + ["mine"]
+
+
 def test_csv_has_one_figure_a_line(results):
     rows = list(csv.DictReader(io.StringIO(render(results, "csv"))))
     measured = [r for r in rows if r["source"] == "measured"]
@@ -290,11 +304,12 @@ def test_json_is_strict_and_holds_every_image(results):
         raise AssertionError(constant)
 
     content = json.loads(render(results, "json"), parse_constant=refuse)
-    assert content["model"] == "rdn-clit"
+    assert content["rows"][0]["model"] == "rdn-clit"
     assert [row["psnr"] for row in content["rows"]] == [31.5, 20.0, None]
     assert content["rows"][0]["published"] == {"RDN-CLIT": 38.26}
     assert [image["image"] for image in content["images"]] == ["a", "b", "a", "z"]
     assert content["skipped"][1] == {
+        "model": "rdn-clit",
         "dataset": "Set5",
         "image": "c.png",
         "scale": None,

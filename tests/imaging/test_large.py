@@ -99,6 +99,6 @@ def test_two_runs_at_one_output(tmp_path):
 def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 400_000))
-    with pytest.raises(ImageError, match=r"up to 0\.0 GB of disk .* give -o on another disk"):
+    with pytest.raises(ImageError, match=r"up to 0\.0 GB of disk .* write it to another disk"):
         write(tmp_path / "a.tif", samples(), begun)
     assert not begun and not (tmp_path / "a.tif").exists()

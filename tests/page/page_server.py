@@ -91,3 +91,5 @@ class Served:
         self.server.should_exit = True
         self.thread.join(10)
         assert not self.thread.is_alive()
+        for worker in self.page.workers:  # torch does not like to be left in a computation
+            worker.join(30)

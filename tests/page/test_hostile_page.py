@@ -1,5 +1,6 @@
 """What a stranger can send to the page: each gets a sentence, and nothing else happens."""
 
+import functools
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 
 import pytest
 from page_server import Client, Served
@@ -16,6 +18,7 @@ from PIL import Image
 
 from clit_zoo.page import app as page_app
 from clit_zoo.page import pictures as page_pictures
+from clit_zoo.page import server as page_server
 
 JSON = {"Content-Type": "application/json"}
 
@@ -42,6 +45,7 @@ def opened(client, png):
     return client.upload(png()).body["id"]
 
 
+@functools.cache
 def bomb(side):
     """A PNG of side x side black pixels, a thousandth as long."""
     row = zlib.compress(bytes(side // 8 + 1) * side, 9)
@@ -51,6 +55,13 @@ def bomb(side):
 
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", row) + chunk(b"IEND", b"")
+
+
+def until(what):
+    end = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def refused(answer, *statuses):
@@ -121,6 +132,37 @@ def test_too_many_pixels_or_bytes(client, png, monkeypatch):
         assert one.recv(100).startswith(b"HTTP/1.1 413")
 
 
+def test_uploads_under_way_together(client, hostile, png, monkeypatch):
+    monkeypatch.setattr(page_app, "MAX_UPLOADING", 5000)
+    with socket.create_connection(("127.0.0.1", client.port)) as one:
+        head = b"POST /api/pictures HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n\r\n"
+        one.sendall(head + bytes(4000))
+        until(lambda: hostile.page.uploading == 4000)
+        answer = client.upload(png(30, 40, seed=78))
+        assert "again later" in refused(answer, 503) and answer.headers["Retry-After"]
+    until(lambda: hostile.page.uploading == 0)
+    assert client.upload(png(30, 40, seed=78)).status == 201
+
+
+def test_heads_that_do_not_end(client, monkeypatch):
+    monkeypatch.setattr(page_server, "HEAD_SECONDS", 0.5)
+    begun = [b"", b"GET / HTTP/1.1\r\nX: ", b"GET /icon.svg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET "]
+    sockets = [socket.create_connection(("127.0.0.1", client.port), timeout=10) for _ in begun]
+    for one, data in zip(sockets, begun, strict=True):
+        one.sendall(data)
+    end = time.monotonic() + 10
+    with suppress(ConnectionError):  # it is hung up on
+        while time.monotonic() < end:  # a byte again and again helps no one
+            sockets[1].sendall(b"a")
+            sockets[2].sendall(b"a")
+            time.sleep(0.1)
+    assert time.monotonic() < end
+    for one in sockets:
+        with suppress(ConnectionError), one:
+            while one.recv(1 << 16):
+                pass
+
+
 def test_an_upload_that_stops(client, monkeypatch):
     monkeypatch.setattr(page_app, "UPLOAD_PAUSE", 0.2)
     with socket.create_connection(("127.0.0.1", client.port)) as one:
@@ -132,10 +174,7 @@ def test_an_upload_that_is_cut(client, hostile):
     with socket.create_connection(("127.0.0.1", client.port)) as one:
         one.sendall(b"POST /api/pictures HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n\r\nabc")
         time.sleep(0.1)
-    end = time.monotonic() + 10
-    while list(hostile.page.folder.iterdir()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: not list(hostile.page.folder.iterdir()))
 
 
 @pytest.mark.parametrize(
@@ -182,6 +221,14 @@ def test_pictures_are_open_to_viewers_elsewhere_by_their_secret_names_only(clien
     assert found.status == 200 and found.headers["Access-Control-Allow-Origin"] == "*"
     assert len(opened) == 32
     assert "Access-Control-Allow-Origin" not in client("GET", "/api/models").headers
+    asked = {**elsewhere, "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "accept"}
+    preflight = client("OPTIONS", f"/iiif/bicubic/{opened}/info.json", headers=asked)
+    assert preflight.status == 204 and preflight.headers["Access-Control-Allow-Origin"] == "*"
+    assert "Accept" in preflight.headers["Access-Control-Allow-Headers"]
+    refused(client("OPTIONS", f"/iiif/bicubic/{opened}/info.json", headers={"Host": "evil.example"}), 421)
+    for path in ("/api/pictures", f"/api/pictures/{opened}/saves", "/"):
+        answer = client("OPTIONS", path, headers=asked)
+        assert refused(answer, 403) and "Access-Control-Allow-Origin" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -285,7 +332,7 @@ def test_an_error_of_ours_is_told_at_the_terminal_only(client, opened, monkeypat
     def broken(*_):
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(page_app, "window", broken)
+    monkeypatch.setattr("clit_zoo.page.page.window", broken)
     answer = client.get(f"/iiif/tiny-clit/{opened}/1,1,5,5/^31,/0/default.png")
     assert answer.status == 500 and "secret" not in str(answer.body)
     assert "/secret/path" in capfd.readouterr().err
@@ -298,6 +345,8 @@ def test_a_token_is_asked_for(start, png):
         refused(client.get(f"{path}?token=wrong"), 401)
         refused(client.get(path, Cookie="clit_zoo_token=wrong"), 401)
         refused(client.get(path, Authorization="Bearer ü".encode().decode("latin-1")), 401)
+    refused(client("OPTIONS", "/api/pictures"), 401)
+    assert client("OPTIONS", "/iiif/tiny-clit/00/info.json").status == 204  # browsers send no token with it
     page = client.get("/?token=s3cret-token")
     assert page.status == 200
     cookie = page.headers["Set-Cookie"]
@@ -363,11 +412,12 @@ def test_what_the_command_refuses(tmp_path, capfd, monkeypatch):
 
 
 def test_without_the_extra(monkeypatch, capfd):
-    from clit_zoo.commands import cli, serve
+    from clit_zoo.commands import cli
 
-    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else True)
+    monkeypatch.setitem(sys.modules, "clit_zoo.page.server", None)
+    monkeypatch.setitem(cli.EXTRAS, "clit_zoo.page.server", cli.EXTRAS["uvicorn"])
     assert cli.run(["serve"]) == 1
-    assert "serve needs uvicorn: pip install 'clit-zoo[page]'" in capfd.readouterr().err
+    assert "is not installed: pip install 'clit-zoo[page]'" in capfd.readouterr().err
 
 
 def test_animations_and_odd_kinds_are_pictures_too(client):

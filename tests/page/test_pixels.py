@@ -1,6 +1,7 @@
 """From a picture to an answer's bytes: windows in steps, sizes below the picture's own, kinds of samples."""
 
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,34 +10,34 @@ import tifffile
 import torch
 from PIL import Image
 
-from clit_zoo import imaging
+from clit_zoo import imaging, tiles
 from clit_zoo.page import iiif, pixels
-from clit_zoo.page.refusal import Refusal
 
 
 def joined(parts):
     return torch.cat([part.color for part in parts], 2)
 
 
-def test_a_window_in_steps_is_the_window(tiny, noise, monkeypatch):
+def test_a_window_in_bands_is_the_window(tiny, noise, monkeypatch):
     picture = imaging.decode(noise(20, 30))
     view = tiny.open(picture)
     whole = tiny.upscale(picture, size=(74, 111)).color
-    monkeypatch.setattr(pixels, "STEP_PIXELS", 500)
+    monkeypatch.setattr(tiles, "CHUNK_PIXELS", 500)
     parts = list(pixels.window(picture, view, (0, 0, 30, 20), (74, 111)))
     assert len(parts) > 10 and torch.equal(joined(parts), whole)
     box = (8 * 30 / 111, 5 * 20 / 74, 101 * 30 / 111, 70 * 20 / 74)
     assert torch.equal(joined(pixels.window(picture, view, box, (65, 93))), whole[:, :, 5:70, 8:101])
 
 
-def test_odd_boxes_in_steps(tiny, noise, monkeypatch):
+def test_boxes_that_are_larger_by_a_rounding(tiny, noise):
     picture = imaging.decode(noise(20, 30))
     view = tiny.open(picture)
-    monkeypatch.setattr(pixels, "STEP_PIXELS", 60)
     for top in (0.3, 1 / 3, 2.7182818):
-        # rows at ×1 exactly, columns enlarged: no step may ask for less
-        parts = list(pixels.window(picture, view, (0.1, top, 29.9, top + 17), (17, 60)))
-        assert joined(parts).shape == (1, 3, 17, 60)
+        for more in (0, 1e-9, -1e-9):
+            # rows at ×1, columns enlarged: none may be asked for less
+            parts = list(pixels.window(picture, view, (0.1, top, 29.9, top + 17 + more), (17, 60)))
+            wanted = tiny.upscale(picture, size=(17, 60), box=(0.1, top, 29.9, math.nextafter(top + 17, 0)))
+            torch.testing.assert_close(joined(parts), wanted.color, rtol=0, atol=1e-5)
 
 
 def test_the_picture_itself_at_its_own_size(tiny, noise):
@@ -46,22 +47,13 @@ def test_the_picture_itself_at_its_own_size(tiny, noise):
         torch.testing.assert_close(part.color, picture.color[:, :, 2:19, 3:25], rtol=0, atol=1e-6)
 
 
-def test_one_side_larger_and_the_other_smaller(tiny, noise):
+def test_what_is_smaller_on_one_side_is_interpolated_in_bands(tiny, noise, monkeypatch):
     picture = imaging.decode(noise(20, 30))
-    (part,) = pixels.window(picture, tiny.open(picture), (0, 0, 30, 20), (50, 10))
-    assert part.color.shape == (1, 3, 50, 10)
-    enlarged = tiny.upscale(picture, size=(50, 30))
-    wanted = pixels.resized(enlarged, (0, 0, 30, 50), (50, 10)).color
-    torch.testing.assert_close(part.color, wanted)
-
-
-def test_a_strip_takes_no_huge_picture_on_the_way(tiny, noise, monkeypatch):
-    monkeypatch.setattr(pixels, "MAX_BETWEEN", 20 * 400)
-    picture = imaging.decode(noise(20, 30))
-    (part,) = pixels.window(picture, tiny.open(picture), (0, 0, 30, 20), (1, 400))
-    assert (part.height, part.width) == (1, 400)
-    with pytest.raises(Refusal, match="401x20 pixels on the way"):
-        next(pixels.window(picture, tiny.open(picture), (0, 0, 30, 20), (1, 401)))
+    whole = pixels.resized(picture, (0, 0, 30, 20), (50, 10))
+    monkeypatch.setattr(pixels, "BAND_PIXELS", 100)
+    parts = list(pixels.window(picture, tiny.open(picture), (0, 0, 30, 20), (50, 10)))
+    assert len(parts) > 4
+    torch.testing.assert_close(joined(parts), whole.color, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "limit"), [(9, 2e-2), (37, 1e-5), (150, 1e-5), (400, 1e-5)])

@@ -1,6 +1,7 @@
 """``clit-zoo upscale --iiif``: the server's tiles as a folder that any web server shows."""
 
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -39,8 +40,10 @@ def test_the_folder_is_what_the_server_gives(run, client, png, tmp_path):
     id = client.upload(data).body["id"]
     for file in files:
         assert (folder / file).read_bytes() == client.get(f"/iiif/tiny-clit/{id}@3.7/{file}").body, file
-    with Image.open(folder / "256,256,77,3/77,3/0/default.jpg") as tile:
-        assert tile.size == (77, 3)
+    for address, size in (("256,256,77,3/77,3", (77, 3)), ("full/max", (333, 259))):
+        with Image.open(folder / address / "0" / "default.jpg") as image:
+            assert image.size == size
+    assert math.prod((info["width"], info["height"])) <= info["maxArea"]
 
 
 def test_again_and_refused(run, png, tmp_path):

@@ -53,6 +53,17 @@ def test_clients_take_turns_and_the_newest_request_comes_first(worker, held):
     assert [name for name, _ in done] == ["a2", "b2", "a1", "b1", "a0", "b0"]
 
 
+def test_a_machine_takes_one_turn_by_whatever_names(worker, held):
+    hold, done = held
+    futures = [worker.submit(f"viewer {i}", task(done, f"many {i}"), "one") for i in range(20)]
+    futures += [worker.submit("", task(done, f"alone {i}"), "another") for i in range(3)]
+    hold.set()
+    for future in futures:
+        future.result(5)
+    names = [name.split()[0] for name, _ in done]  # each takes a turn more to end
+    assert names[:12].count("alone") == 3 and names.count("many") == 20
+
+
 def test_others_come_between_the_steps_of_a_long_task(worker, held):
     hold, done = held
     long = worker.submit("a", task(done, "long", 5, result="whole"))
@@ -107,15 +118,15 @@ def test_errors_reach_the_one_who_asked(worker):
 def test_the_queue_is_bounded(worker, held, monkeypatch):
     monkeypatch.setattr(worker_module, "MAX_WAITING", 3)
     hold, done = held
-    futures = [worker.submit("a", task(done, str(i))) for i in range(5)]
-    for future in futures[:2]:
+    futures = [worker.submit(str(i), task(done, str(i)), "one") for i in range(5)]
+    other = worker.submit("b", task(done, "b"), "another")
+    for future in futures[:3]:  # the oldest of the machine that has most
         with pytest.raises(Refusal, match="too many"):
             future.result(5)
-    with pytest.raises(Refusal, match="too many"):
-        worker.submit("b", task(done, "b"))
     hold.set()
-    for future in futures[2:]:
+    for future in (*futures[3:], other):
         future.result(5)
+    assert sorted(name for name, _ in done) == ["3", "4", "b"]
 
 
 def test_stopped(held, worker):

@@ -85,7 +85,7 @@ def test_targets_stay_clean(photographs):
 
 
 def test_a_recipe_names_its_degradation():
-    with pytest.raises(ConfigError, match="degrade 'fog' is none of photo"):
+    with pytest.raises(ConfigError, match=r"degrade is .fog.; allowed is one of photo"):
         Recipe(steps=1, degrade="fog")
     with pytest.raises(ConfigError, match=r"drawings is 1\.5"):
         Recipe(steps=1, drawings=1.5)

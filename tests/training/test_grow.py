@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clit_zoo.errors import ConfigError
 from clit_zoo.model import SuperResolver
-from clit_zoo.training.grow import grow
+from clit_zoo.training.grow import begin_decoder, grow
 from clit_zoo.zoo.config import ModelConfig
 
 DECODER = {"name": "liif", "hidden_dims": [16]}
@@ -44,3 +45,25 @@ def test_what_cannot_be_grown(change):
     small = SuperResolver(ModelConfig("small", ENCODERS["edsr"], DECODER))
     with pytest.raises(ConfigError, match="cannot be grown from small"):
         grow(small, ModelConfig("large", {**ENCODERS["edsr"], "blocks": 3, **change}, DECODER))
+
+
+@pytest.mark.parametrize("name", ["liif", "ultrasr", "ipe", "metasr", "itsrn"])
+@torch.no_grad()
+def test_a_new_decoder_begins_near_an_interpolation(name):
+    """What gives whole colours gives them at once, wherever it is asked."""
+    torch.manual_seed(0)
+    config = ModelConfig("x", ENCODERS["edsr"], {"name": name, "hidden_dims": [16, 12]})
+    smooth = F.interpolate(torch.rand(3, 3, 5, 4), (40, 32), mode="bicubic").clamp(0, 1)
+    expected = F.interpolate(smooth, (91, 70), mode="bilinear")
+    model = SuperResolver(config).eval()
+    before = (model(smooth, (91, 70)) - expected).abs().mean()
+    begin_decoder(model, smooth)
+    after = (model(smooth, (91, 70)) - expected).abs().mean()
+    assert after < 0.03 < 0.2 < before
+
+
+def test_a_decoder_that_adds_to_the_picture_begins_as_it_is():
+    model = SuperResolver(ModelConfig("x", ENCODERS["edsr"], {"name": "lte", "dim": 16, "hidden_dims": [8]}))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    begin_decoder(model, torch.rand(2, 3, 9, 8))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

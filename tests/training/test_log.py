@@ -1,7 +1,6 @@
 """What a run reports."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -43,7 +42,7 @@ def test_tensorboard(tmp_path):
 
 
 def test_without_tensorboard(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setattr(log_module, "find_spec", lambda name: None)
     log = Log(tmp_path, 0)
     assert log.missing is not None and "pip install 'clit-zoo[train]'" in log.missing
     log.row(1, loss=0.25)

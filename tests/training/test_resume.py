@@ -92,7 +92,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
 
     monkeypatch.setattr(checkpoint.torch, "save", half)
     run.state.step = 6
-    with pytest.raises(ClitZooError, match=r"cannot be written .*No space left"):
+    with pytest.raises(OSError, match=r"No space left.*checkpoint\.pt"):
         run.save()
     monkeypatch.undo()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -102,7 +102,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(photographs, tmp_path, monkeypa
         raise OSError(13, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refused)  # the whole new file is put in place, or nothing
-    with pytest.raises(ClitZooError, match="Permission denied"):
+    with pytest.raises(PermissionError):
         run.save()
     monkeypatch.undo()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -140,9 +140,9 @@ def test_a_checkpoint_unpickles_nothing_but_data(tmp_path):
 
 def test_another_model_or_optimizer_in_the_folder(photographs, tmp_path):
     save(photographs, tmp_path)
-    with pytest.raises(ConfigError, match="run of another model"):
+    with pytest.raises(ConfigError, match="run with another model"):
         Run(tiny_model(3), Recipe(**RECIPE), photographs, tmp_path).begin()
-    with pytest.raises(ConfigError, match=r"frozen parts \(optimizer muon → adam\)"):
+    with pytest.raises(ConfigError, match=r"another optimizer \(muon\)"):
         start(photographs, tmp_path, optimizer="adam").begin()
     with pytest.raises(ConfigError, match=r"freeze_encoder False → True"):
         start(photographs, tmp_path, freeze_encoder=True).begin()
@@ -183,7 +183,7 @@ def test_weights_that_overflow_at_a_save_leave_the_checkpoint(photographs, tmp_p
         return loss
 
     monkeypatch.setattr(run, "_update", overflowing)
-    with pytest.raises(ClitZooError, match=r"not finite any more after step 14.*--clip"):
+    with pytest.raises(ClitZooError, match=r"not a number any more by step 14.*--clip"):
         run.train()
     again = start(photographs, tmp_path)
     assert again.begin().step == 7 and again.train()
@@ -210,7 +210,7 @@ def test_what_killed_jobs_left_is_removed(tmp_path):
 
 
 def test_a_checkpoint_without_a_folder_is_refused_by_name(tmp_path):
-    with pytest.raises(ClitZooError, match=r"nowhere/c\.pt cannot be written \(No such file or directory\)"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/c\.pt"):
         save_checkpoint(tmp_path / "nowhere" / "c.pt", {"n": 2})
 
 

@@ -11,13 +11,13 @@ from clit_zoo.training.start import starting_model
 
 
 def test_from_scratch_by_name_or_folder(tiny):
-    (a, words), (b, _) = (starting_model("edsr-light-clit", from_scratch=True, seed=s) for s in (0, 1))
+    (a, words, _), (b, *_) = (starting_model("edsr-light-clit", from_scratch=True, seed=s) for s in (0, 1))
     assert words == "random weights"
     assert a.config == clit_zoo.create_model("edsr-light-clit").config
     assert not torch.equal(a.decoder.conv_ch.weight, b.decoder.conv_ch.weight)
-    again, _ = starting_model("edsr-light-clit", from_scratch=True, seed=0)
+    again, *_ = starting_model("edsr-light-clit", from_scratch=True, seed=0)
     assert torch.equal(a.decoder.conv_ch.weight, again.decoder.conv_ch.weight)
-    (loaded, _), (fresh, _) = starting_model(tiny), starting_model(tiny, from_scratch=True, seed=7)
+    (loaded, *_), (fresh, *_) = starting_model(tiny), starting_model(tiny, from_scratch=True, seed=7)
     assert loaded.config == fresh.config
     assert not torch.equal(loaded.decoder.conv_ch.weight, fresh.decoder.conv_ch.weight)
     with pytest.raises(ModelNotFoundError, match="Did you mean 'rdn-clit'"):
@@ -34,9 +34,9 @@ def test_a_cascade_of_a_registered_model_takes_its_name(tmp_path):
     assert named(folder) == "edsr-light-lit-finetuned"
     assert named(folder, from_scratch=True) == "edsr-light-lit"
     assert named(folder, stages=3, from_scratch=True) == "edsr-light-clit"
-    model, words = starting_model(folder, stages=3)
+    model, words, _ = starting_model(folder, stages=3)
     assert model.config.name == "edsr-light-clit-finetuned"
-    assert words == "the weights of edsr-light-lit (x) made a cascade of 3 stages (new ones: copy)"
+    assert words == "the weights of edsr-light-lit (x), made a cascade of 3 stages (new ones: copy)"
     assert named(folder, stages=2) == "edsr-light-lit-finetuned"
     assert named(folder, stages=2, name="mine") == "mine"
     again = model.save_pretrained(tmp_path / "y" / "model")

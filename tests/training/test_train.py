@@ -17,6 +17,7 @@ from clit_zoo.training import train as train_from_python
 from clit_zoo.training.card import Provenance, training_card
 from clit_zoo.training.log import Pace, duration, read_log
 from clit_zoo.training.state import RunState
+from clit_zoo.zoo.card import front_matter
 from clit_zoo.zoo.config import ModelConfig
 
 
@@ -112,6 +113,8 @@ def test_from_python_some_minutes_at_a_time(pictures, tiny, tmp_path):
     folder = train_from_python(tiny, pictures, tmp_path / "run", recipe, **options)
     assert folder == tmp_path / "run" / "model"
     card = (folder / "README.md").read_text()
+    trained = front_matter(folder)["trained"]
+    assert trained.startswith("2 steps in ") and ", from the weights of tiny (" in trained
     assert "2 of 2 steps" in card and "train --model" not in card
     assert clit_zoo.from_pretrained(folder, device="cpu").config.name == "tiny"
 
@@ -119,18 +122,18 @@ def test_from_python_some_minutes_at_a_time(pictures, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--data": "nowhere"}, "Error: nowhere is not a folder"),
+        ({"--data": "nowhere"}, "Error: nowhere cannot be used (No such"),
         ({"--model": "edsr-lite"}, "Did you mean"),
-        ({"--batch": "3", "--accumulate": "2"}, "does not divide into 2 equal parts"),
+        ({"--batch": "3", "--accumulate": "2"}, "batch is 3; allowed is a multiple of 2"),
         ({"--steps": "0"}, "Error: steps is 0"),
-        ({"--stages": "2", "--strategy": "u112"}, "trains one stage, and this model has 2"),
+        ({"--stages": "2", "--strategy": "u112"}, "allowed is 'cumulative' for this model of 2"),
         ({"--val": "nowhere"}, "nowhere cannot be used (No such file"),
         ({"--val-scales": "0.5", "--val": "."}, "×0.5 cannot be evaluated"),
         ({"--patch": "100"}, "no usable picture (4 unreadable or smaller than 200 pixels)"),
         ({"--device": "cuda:9"}, "Error: device 'cuda:9'"),
         ({"--out": "DATA/run"}, "run lies in --data"),
         ({"--cache": "DATA"}, "lies in --data"),
-        ({"--seed": "9" * 23}, "it must be below 2**63"),
+        ({"--seed": "9" * 23}, "allowed is 0 to 9.2"),
     ],
 )
 def test_mistakes_end_with_one_line(train, arguments, change, message):
@@ -158,7 +161,7 @@ def test_a_resumed_run_tells_what_it_was_before(train, arguments, pictures, tmp_
     shutil.copy(pictures / "a.png", other)
     words = [*arguments, "--steps", "6", "--lr", "5e-4", "--data", str(other), "--data-name", "mine"]
     refused = train(*words, "--from-scratch", code=1)
-    assert "holds a run that started from the weights of" in refused
+    assert "holds a run with another start (the weights of" in refused
     assert "going on from step 4; on 1 picture" in train(*words)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "on 4 pictures" in card and "from step 4: on 1 picture (" in card and "of mine; " in card

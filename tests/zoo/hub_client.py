@@ -1,20 +1,39 @@
-"""The real client in a process of its own (HF_ENDPOINT is read at import), taking calls of clit_zoo.zoo.hub.
+"""The real client in a process of its own (HF_ENDPOINT is read at import), taking calls.
 
 A line in: {"call": "resolve", "args": […], "kwargs": {…}, "row": {…}}; ``row`` changes a registry row for it.
+The calls: those of clit_zoo.zoo.hub, "command", a line of the program, and "save", from_pretrained and
+save_pretrained.
 A line out: {"result": …} or {"error": class, "message": text}, and "seconds".
 GRACE in the environment is how long a server may take to answer.
 """
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import sys
 import time
 
+from clit_zoo import from_pretrained
+from clit_zoo.commands import cli
 from clit_zoo.errors import ClitZooError
 from clit_zoo.zoo import download, hub, registry
 
 download.GRACE = float(os.environ["GRACE"])
+
+
+def command(*words):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = cli.run(words)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def save(name, folder, **options):
+    return from_pretrained(name, device="cpu", **options).save_pretrained(folder)
+
+
+CALLS = {"command": command, "save": save}
 
 
 def answer(request):
@@ -24,7 +43,8 @@ def answer(request):
         registry.REGISTRY[name] = dataclasses.replace(rows[name], **row)
     start = time.perf_counter()
     try:
-        result = getattr(hub, request["call"])(*request["args"], **request["kwargs"])
+        call = CALLS.get(request["call"]) or getattr(hub, request["call"])
+        result = call(*request["args"], **request["kwargs"])
         if isinstance(result, hub.ModelFiles):
             result = dataclasses.asdict(result)
         reply = {"result": result}

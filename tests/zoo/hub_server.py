@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from xet_store import XetStore
+
 
 @dataclass
 class Repository:
@@ -47,6 +49,8 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
+        self.objects: dict[str, bytes] = {}  # large files by their SHA-256
+        self.xet = XetStore()
         self.released = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -94,10 +98,17 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.requests.append((self.command, path, self.headers.get("Range", "")))
-        about = re.fullmatch(r"/api/models/([^/]+/[^/]+)", path)
+        about = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/main)?", path)
         if about and about[1] in self.server.repositories:
-            private = self.server.repositories[about[1]].private
-            return self._answer({"id": about[1], "private": private})
+            repository = self.server.repositories[about[1]]
+            head = {"sha": repository.refs["main"], "private": repository.private}
+            return self._answer({"id": about[1], **head})
+        asked = re.fullmatch(r"/api/models/([^/]+/[^/]+)/xet-write-token/main", path)
+        if asked and self._may_write() and self.server.repositories[asked[1]].mode != "no xet":
+            token, end, url = XetStore.TOKEN, 2**33, f"{self.server.url}/xet"
+            # in both forms: a client of 1.x reads the headers
+            head = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(end)}
+            return self._answer({"accessToken": token, "exp": end, "casUrl": url}, headers=head)
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(.+)/([^/]+)", path)
         if match is None:
             return self._refuse(404, "RepoNotFound")
@@ -164,7 +175,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    # Publishing: create a repository, say how each file is to be sent, take a commit.
+    # Publishing: create a repository, say how each file is to be sent, take the large ones, then a commit.
+
+    def _may_write(self) -> bool:
+        return self.headers.get("Authorization") == "Bearer hf_test"
+
+    def do_PUT(self) -> None:
+        """A large file, to an address that needs no token and refuses one, as signed ones do."""
+        path = unquote(urlsplit(self.path).path)
+        self.server.requests.append(("PUT", path, ""))
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        sha256 = hashlib.sha256(data).hexdigest()
+        if path != f"/lfs/{sha256}" or "Authorization" in self.headers:
+            return self._refuse(400, None)
+        self.server.objects[sha256] = data
+        return self._answer({})
 
     def do_POST(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -172,7 +197,13 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(("POST", path, ""))
         if path == "/api/validate-yaml":
             return self._answer({"errors": [], "warnings": []})
-        if self.headers.get("Authorization") != "Bearer hf_test":
+        if path.startswith("/xet/"):
+            if self.headers.get("Authorization") != f"Bearer {XetStore.TOKEN}":
+                return self._refuse(401, None)
+            answer = self.server.xet.take(path, body)
+            self.server.objects |= self.server.xet.files
+            return self._answer(answer) if answer else self._refuse(404, None)
+        if not self._may_write():
             return self._refuse(401, None)
         if path == "/api/repos/create":
             asked = json.loads(body)
@@ -184,28 +215,55 @@ class Handler(BaseHTTPRequestHandler):
                 asked.get("private")
             )
             return self._answer({"url": f"{self.server.url}/{repo_id}", "id": repo_id})
-        if path.endswith("/preupload/main"):
-            files = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for f in json.loads(body)["files"]
-            ]
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            there = self._head(match[1])
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = ["lfs" if name.endswith(".safetensors") else "regular" for name in names]
+            oids = [etag(name, there[name]) if name in there else None for name in names]
+            rows = zip(names, modes, oids)
+            files = [{"path": n, "uploadMode": m, "shouldIgnore": False, "oid": o} for n, m, o in rows]
             return self._answer({"files": files})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            asked = json.loads(body)
+            assert asked["operation"] == "upload" and asked["hash_algo"] == "sha256"
+            wanted = [{"oid": o["oid"], "size": o["size"]} for o in asked["objects"]]
+            verify = {"href": f"{self.server.url}/lfs/verify"}
+            for large in wanted:
+                if large["oid"] not in self.server.objects:
+                    upload = {"href": f"{self.server.url}/lfs/{large['oid']}?signature=x"}
+                    large["actions"] = {"upload": upload, "verify": verify}
+            xet = "xet" in asked["transfers"]  # a client of 1.x lets the server choose
+            return self._answer({"transfer": "xet" if xet else "basic", "objects": wanted})
+        if path == "/lfs/verify":
+            asked = json.loads(body)
+            whole = len(self.server.objects.get(asked["oid"], b"")) == asked["size"]
+            return self._answer({}) if whole else self._refuse(404, None)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
-            lines = [json.loads(line) for line in body.splitlines()]
-            files = {
-                line["value"]["path"]: base64.b64decode(line["value"]["content"])
-                for line in lines
-                if line["key"] == "file"
-            }
+            files = dict(self._head(match[1]))
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    if value["oid"] not in self.server.objects:
+                        return self._refuse(400, None)
+                    files[value["path"]] = self.server.objects[value["oid"]]
             commit = self.server.add(match[1], files)
             url = f"{self.server.url}/{match[1]}/commit/{commit}"
             return self._answer({"success": True, "commitOid": commit, "commitUrl": url})
         return self._refuse(404, None)
 
-    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
+    def _head(self, repo_id: str) -> dict[str, bytes]:
+        repository = self.server.repositories[repo_id]
+        return repository.commits[repository.refs["main"]]
+
+    def _answer(
+        self, content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
         data = json.dumps(content).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -1,9 +1,12 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from clit_zoo.errors import ModelNotFoundError
+import clit_zoo
+from clit_zoo.errors import ModelNotFoundError, WeightsNotFoundError
 from clit_zoo.zoo import registry
+from clit_zoo.zoo.card import trained
 from clit_zoo.zoo.config import ModelConfig
 
 ENCODERS = ["edsr", "rdn", "swinir"]
@@ -95,8 +98,8 @@ def test_status(monkeypatch):
 
 
 def test_a_repository_is_pinned_whole():
-    with pytest.raises(ValueError, match="together"):
-        registry.Entry("x", registry.get("rdn-clit").config, 1, "", repo_id="org/x")
+    for entry in registry.REGISTRY.values():
+        assert len({bool(part) for part in (entry.repo_id, entry.revision, entry.sha256)}) == 1, entry.name
 
 
 def test_embedded_weights_are_those_of_their_row():
@@ -108,19 +111,40 @@ def test_embedded_weights_are_those_of_their_row():
     assert {path.parent.name for path in weights.glob("*/model.safetensors")} <= set(registry.REGISTRY)
 
 
-def test_the_folder_of_an_installed_package_comes_first(tmp_path, monkeypatch):
-    def make(folder):
-        folder.mkdir(parents=True)
-        (folder / "config.json").touch()
-        (folder / "model.safetensors").touch()
-        return folder
+def test_the_package_comes_before_the_checkout_and_that_before_the_hub(tmp_path, monkeypatch):
+    """tests/zoo/test_push.py has a row on the Hub."""
 
-    package = tmp_path / "clit_zoo"
-    package.mkdir()
+    def make(place):
+        decoder = {"dim": 8, "heads": 2, "hidden_dims": [8]}
+        encoder = {"channels": 8, "blocks": 1}
+        model = clit_zoo.create_model("edsr-light-lit", name=place.name, encoder=encoder, decoder=decoder)
+        model.save_pretrained(place / "weights" / "rdn-lit", card=f"---\ntrained: {place.name}\n---\n")
+
+    def loaded():
+        entry = registry.get("rdn-lit")
+        assert registry.status("rdn-lit") == "embedded"
+        return clit_zoo.from_pretrained("rdn-lit", device="cpu").config.name, trained(entry.folder)
+
+    package, checkout = tmp_path / "checkout" / "clit_zoo", tmp_path / "checkout"
     monkeypatch.setattr(registry, "__file__", str(package / "zoo" / "registry.py"))
-    beside = make(tmp_path / "weights" / "rdn-lit")
-    assert registry.embedded_folder("rdn-lit") is None, "beside an installed package: someone else's"
-    (tmp_path / "pyproject.toml").touch()
-    assert registry.embedded_folder("rdn-lit") == beside
-    inside = make(package / "weights" / "rdn-lit")
-    assert registry.embedded_folder("rdn-lit") == inside
+    make(checkout)
+    # beside an installed package: someone else's
+    assert registry.status("rdn-lit") == "no weights yet" and trained(registry.get("rdn-lit").folder) is None
+    with pytest.raises(WeightsNotFoundError, match="a checkout may have more than a package"):
+        clit_zoo.from_pretrained("rdn-lit")
+    (checkout / "pyproject.toml").touch()
+    assert loaded() == ("checkout", "checkout")
+    make(package)
+    assert loaded() == ("clit_zoo", "clit_zoo")
+
+
+def test_the_cards_of_the_weights_say_how_long_they_were_trained():
+    for name in registry.with_weights():
+        assert re.match(r"[\d,]+ steps in [\d.]+ hours", trained(registry.get(name).folder)), name
+
+
+def test_what_was_published_is_a_row_with_its_pins(monkeypatch):
+    pins = ("org/x", "0" * 40, "1" * 64)
+    monkeypatch.setitem(registry._PUBLISHED, "rdn-lit", pins)
+    entry = next(entry for entry in registry._rows() if entry.name == "rdn-lit")
+    assert (entry.repo_id, entry.revision, entry.sha256) == pins

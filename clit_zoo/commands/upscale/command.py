@@ -24,10 +24,10 @@ from ...zoo import hub, registry
 from ...zoo.config import ModelConfig
 from ...zoo.folder import CONFIG_FILE
 from .. import threads
-from ..loading import load, precision_options
+from ..loading import load, one_of, precision_options
 from .enlarge import Enlarging, in_rows
 from .memory import Estimate
-from .options import Colour, Scale, Shard, WidthByHeight
+from .options import COLOUR, SCALE, SHARD, WIDTH_BY_HEIGHT
 from .plan import Job, Naming, Sizing, find_inputs, plan
 from .report import Report
 from .workers import share_out
@@ -65,10 +65,10 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
     help="How much to clean, from 0, for clean pictures, to 1, for JPEGs and noise.  [default: chosen]",
 )
 @click.option("--explain", is_flag=True, help="Say why a picture's model was chosen.")
-@click.option("-s", "--scale", type=Scale(), help="Any number from 1.  [default: 4]")
+@click.option("-s", "--scale", type=SCALE, help="Any number from 1.  [default: 4]")
 @click.option("--width", type=click.IntRange(min=1), help="Output width in pixels; the height follows.")
 @click.option("--height", type=click.IntRange(min=1), help="Output height in pixels; the width follows.")
-@click.option("--size", type=WidthByHeight(), help="Output width and height, such as 1920x1080.")
+@click.option("--size", type=WIDTH_BY_HEIGHT, help="Output width and height, such as 1920x1080.")
 @click.option("--fit", is_flag=True, help="Keep the shape: the largest picture within --size.")
 @click.option("--fill", is_flag=True, help="Keep the shape: crop what goes beyond --size.")
 @click.option(
@@ -90,13 +90,13 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
 @click.option(
     "--iiif", metavar="URL", help="Write folders of tiles for web servers; URL is where -o will be."
 )
-@click.option("--flatten", type=Colour(), help="Lay transparent pictures on white, #202020 …")
+@click.option("--flatten", type=COLOUR, help="Lay transparent pictures on white, #202020 …")
 @click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(
     "--shard",
-    type=Shard(),
+    type=SHARD,
     default="0/1",
     help="Enlarge only part R, from 0, of N: each run of N on the same inputs takes another.",
 )
@@ -140,23 +140,16 @@ def command(
     clit-zoo upscale photo.jpg -s 3.7
     clit-zoo upscale holiday/ -r -o large/ --width 3840 --format webp
     """
-    if sum(choice is not None for choice in (scale, width, height, size)) > 1:
-        raise click.UsageError("Give one of --scale, --width, --height and --size.")
+    one_of(scale=scale, width=width, height=height, size=size)
+    one_of(model=model, strength=strength)
+    one_of(skip_existing=skip_existing, overwrite=overwrite)
     if fit + fill > (size is not None):
         raise click.UsageError("Give --fit or --fill, and the --size that it is for.")
-    if model is not None and strength is not None:
-        raise click.UsageError("Give one of --model and --strength, which mixes two models.")
-    if skip_existing and overwrite:
-        raise click.UsageError("Give one of --skip-existing and --overwrite.")
-    if suffix is not None and re.search(r"[/\\\0]", suffix):
-        raise click.BadParameter("it ends a file name and cannot hold a folder.", param_hint="'--suffix'")
     if (scale, width, height, size) == (None, None, None, None):
         scale = DEFAULT_SCALE
 
     if iiif is not None:
-        others = {"format": format, "quality": quality, "fill": fill, "overwrite": overwrite}
-        if clash := [name for name, value in others.items() if value]:
-            raise click.UsageError(f"Give one of --iiif and --{clash[0]}.")
+        one_of(iiif=iiif, format=format, quality=quality, fill=fill, overwrite=overwrite)
         iiif = check_address(iiif)
 
     started = time.monotonic()
@@ -272,34 +265,32 @@ def _enlarge_all(
 def _is_single_file(inputs: tuple[Path, ...], out: str | None, format: str | None) -> bool:
     """Whether -o names a file rather than a folder; UsageError where it fits the inputs in neither way."""
     folders = [path for path in inputs if os.path.isdir(path)]
+    several = bool(folders) or len(inputs) > 1
+    form = None if out is None else by_suffix(out)
+    wrong = ""
     if out is None:
         if folders:
-            raise click.UsageError(f"{folders[0]} is a folder: give -o FOLDER for the outputs.")
+            wrong = f"{folders[0]} is a folder: give -o FOLDER for the outputs."
+    elif any(os.path.realpath(out) == os.path.realpath(folder) for folder in folders):
+        wrong = f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
+    elif os.path.isdir(out) or out.endswith(("/", os.sep)):
         return False
-    for folder in folders:
-        if os.path.exists(out) and os.path.samefile(out, folder):
-            raise click.UsageError(
-                f"-o {out} is an input folder, and the next run would enlarge its outputs: give another one."
-            )
-    if os.path.isdir(out) or out.endswith(("/", os.sep)):
+    elif form is None and os.path.lexists(out):
+        wrong = f"-o {out} is a file that is no picture: give a folder."
+    elif form is None and (several or not Path(out).suffix):
         return False
-    form = by_suffix(out)
-    several = folders or len(inputs) > 1
-    if form is None and os.path.lexists(out):
-        raise click.UsageError(f"-o {out} is a file that is no picture: give a folder.")
-    if form is None and (several or not Path(out).suffix):
-        return False
-    if form is None or form.output is None:
+    elif form is None or form.output is None:
         as_folder = f"; for a folder give {out}/" if form is None else ""
-        known = ", ".join(OUTPUTS)
-        raise click.UsageError(
-            f"cannot write {Path(out).suffix.lower()}: the formats are {known}{as_folder}."
-        )
-    if several:
-        raise click.UsageError(f"-o {out} is one file, and there are several inputs: give a folder.")
-    if format is not None and output_format(format) is not form:
-        raise click.UsageError(f"--format {format} contradicts -o {out}: leave out one of them.")
-    return True
+        wrong = f"cannot write {Path(out).suffix.lower()}: the formats are {', '.join(OUTPUTS)}{as_folder}."
+    elif several:
+        wrong = f"-o {out} is one file, and there are several inputs: give a folder."
+    elif format is not None and output_format(format) is not form:
+        wrong = f"--format {format} contradicts -o {out}: leave out one of them."
+    else:
+        return True
+    if wrong:
+        raise click.UsageError(wrong)
+    return False
 
 
 def _model_name(model: str | None) -> str | None:

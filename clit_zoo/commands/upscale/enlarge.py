@@ -59,18 +59,13 @@ class Enlarging:
             write_static(picture, model, job.output_size, job.target, address, progress=progress)
             return
         lost = imaging.check_output(job.format, job.output_size, alpha=picture.transparent, bits=picture.bits)
-        try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(
-                f"cannot make the folder {job.target.parent}: {error.strerror}; give another -o."
-            ) from error
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        check_target(job.target, self.overwrite)  # of a name that is too long it shows only now
         changes = job.output_size != job.input_size or job.box is not None  # ×1 is the picture as it is
         model = self.models[job.model]
         if changes and isinstance(model, SuperResolver):
             check_memory(model, job)
             if in_rows(job):
-                check_target(job.target, self.overwrite)
                 job.notices += lost + self._in_rows(model, picture, job, progress)
                 return
         if changes:

@@ -19,7 +19,7 @@ from ...zoo.config import ModelConfig
 from ...zoo.skeleton import parameters
 
 PROCESS_BYTES = 600_000_000
-"""The library loaded and warmed up, measured on Linux with a CPU build of torch."""
+"""The library loaded and warmed up, with a CPU build of torch on Linux; of others the process tells."""
 
 TIMM_BYTES = {"swinir": 220_000_000}
 """What timm, which this encoder needs, adds to it."""
@@ -61,7 +61,8 @@ class Estimate:
                 prepared = meta.encode(image).prepared
         self._encoder, self._decoder = meta.encoder, meta.decoder
         name = config.encoder["name"]
-        self._process = PROCESS_BYTES + TIMM_BYTES.get(name, 0) + parameters(config) * dtype.itemsize
+        self._process = max(PROCESS_BYTES + TIMM_BYTES.get(name, 0), resident_bytes())
+        self._process += parameters(config) * dtype.itemsize
         self._pixel = counted.peak / SAMPLE_SIDE**2 * HEAP.get(name, HEAP_SHARE)
         tensors = [leaf for leaf in tree_leaves(prepared) if isinstance(leaf, torch.Tensor)]
         self._held = sum(tensor.untyped_storage().nbytes() for tensor in tensors) / SAMPLE_SIDE**2

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...choice import choose
-from ...errors import ClitZooError, ImageError, is_out_of_memory
+from ...errors import ClitZooError, ImageError, is_out_of_memory, said_by_system
 from ...geometry import Box, Size, output_size
 from ...imaging import check_output, is_picture_name, output_format, probe
-from ...imaging.files import WEB_ADDRESS, web_address
 from ...imaging.formats import OUTPUTS, Format, why_unreadable
 
 Status = Literal["planned", "done", "skipped", "failed"]
@@ -172,7 +171,7 @@ class Job:
                 "another --device."
             )
         if isinstance(error, OSError) and error.strerror:
-            return f"{error.filename or self.source} cannot be used ({error.strerror})."
+            return said_by_system(error, self.source)
         first = next(iter(str(error).strip().splitlines()), "")
         return f"{type(error).__name__}: {first}"
 
@@ -189,9 +188,6 @@ def find_inputs(paths: Sequence[Path], recursive: bool, out: Path | None) -> Ite
     """
     seen: set[str] = set()
     for path in paths:
-        if (address := web_address(path)) and not os.path.lexists(path):
-            yield Job(path, status="failed", reason=f"{address} {WEB_ADDRESS}")
-            continue
         found = list(_in_folder(path, recursive, out)) if os.path.isdir(path) else [Input(path)]
         if all(isinstance(item, Job) and item.status == "skipped" for item in found):
             yield _without_pictures(path, [item for item in found if isinstance(item, Job)], recursive)
@@ -319,37 +315,18 @@ def _settle(job: Job, item: Input, sizing: Sizing, naming: Naming, flatten: bool
 
 def check_target(target: Path, overwrite: bool, skip_existing: bool = False) -> None:
     """Refuse to write onto something that is there, a link to nowhere too, or where nothing can be."""
-    _check_names(target)
     try:
         os.lstat(target)
     except FileNotFoundError:
         return
-    except OSError as error:
+    except OSError as error:  # a name that is too long, say, which the enlargement must not be wasted on
         raise ImageError(
-            f"its output {target} cannot be made ({error.strerror}); give another -o."
+            f"its output {target} cannot be made ({error.strerror}); give another -o or --suffix."
         ) from error
     if os.path.isdir(target) and not (skip_existing and os.path.isfile(target / "info.json")):
         raise ImageError(f"its output {target} is a folder; give another -o.")
     if not overwrite and not skip_existing:
         raise ImageError(f"{target} exists; --overwrite replaces it, --skip-existing leaves it.")
-
-
-def _check_names(target: Path) -> None:
-    """Refuse a name longer than its file system takes: writing would say so only after the enlargement."""
-    names, folder = [target.name], target.parent
-    while not os.path.isdir(folder) and folder != folder.parent:
-        names.append(folder.name)
-        folder = folder.parent
-    try:
-        most = os.pathconf(folder, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # not POSIX, or the file system does not say
-        most = 255
-    for name in names:
-        if len(os.fsencode(name)) > most:
-            raise ImageError(
-                f"its output's name {name[:40]}… is too long ({len(os.fsencode(name))} bytes of at most "
-                f"{most}); give a shorter --suffix or -o."
-            )
 
 
 def _same_file(target: Path, source: Path) -> bool:

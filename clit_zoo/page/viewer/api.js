@@ -30,6 +30,7 @@ export const encode = (id, model) =>
 export const attention = (id, model, x, y, scale) =>
   json(`/api/pictures/${id}/attention?model=${encodeURIComponent(model)}&x=${x}&y=${y}&scale=${scale}`);
 export const save = (id, wish) => json(`/api/pictures/${id}/saves`, { method: "POST", body: JSON.stringify(wish) });
+export const saves = async () => (await json("/api/saves")).saves;
 export const saved = (id) => json(`/api/saves/${id}`);
 export const cancel = (id) => ask(`/api/saves/${id}`, { method: "DELETE" });
 

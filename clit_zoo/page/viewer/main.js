@@ -20,7 +20,8 @@ function told() {
   $("stage").setAttribute("aria-busy", String(!!done && done[0] < done[1]));
   if (failure) return say(failure.message, true);
   if (state.encoding) return;
-  say(done && done[0] < done[1] ? `decoding for ×${stage.scale}: ${done[0]} of ${done[1]}` : "");
+  if (done && done[0] < done[1]) say(`decoding for ×${stage.scale}: ${done[0]} of ${done[1]}`);
+  else if (/^(de|en)coding /.test($("state").textContent)) say(""); // what else is said there stays
 }
 
 function say(sentence, wrong = false) {
@@ -69,7 +70,8 @@ function show(picture) {
   state.attention = null;
   $("heads").classList.add("hidden");
   for (const id of ["save", "box", "look", "fit", "actual", "in", "out", "model", "other"]) $(id).disabled = !picture;
-  if (!picture) { stage.show(null, []); say(""); return; }
+  say("");
+  if (!picture) { stage.show(null, []); return; }
   state.chosen[picture.id] ??= { model: picture.model, other: "" };
   $("model").value = state.chosen[picture.id].model;
   $("other").value = state.chosen[picture.id].other;
@@ -115,6 +117,7 @@ async function encoded(picture, model) {
 }
 
 const open = tried(async (files) => {
+  await ready; // or the list's first showing would wipe away what is said here
   const failures = [];
   for (const file of files) {
     say(`sending ${file.name}`);
@@ -225,30 +228,36 @@ function dialog() {
   $("dialog").showModal();
 }
 
-const save = tried(async () => {
-  let found = await api.save(state.current.id, wish());
+const save = tried(async () => follow(await api.save(state.current.id, wish()), true));
+
+// A file being saved, with its progress; it comes down when it is done, if this page has asked for it.
+async function follow(found, own) {
   const item = document.createElement("li"), bar = document.createElement("progress"), line = document.createElement("div");
   const cancel = button("Cancel", tried(async () => { item.remove(); await api.cancel(found.id); }));
   cancel.setAttribute("aria-label", `Cancel ${found.name}`);
   item.append(found.name, quiet(` ${found.width}×${found.height}`), bar, line, cancel);
   $("saves").append(item);
-  while (item.isConnected && !["done", "failed"].includes(found.state)) {
+  while (!["done", "failed"].includes(found.state)) {
     bar.value = found.progress;
     line.textContent = found.state === "writing" ? "writing the file" : `${Math.round(100 * found.progress)} %`;
     await new Promise((resolve) => setTimeout(resolve, 250));
     if (!item.isConnected) return;
-    try { found = await api.saved(found.id); } catch (error) { if (item.isConnected) throw error; }
+    try { found = await api.saved(found.id); } catch (error) {
+      if (!item.isConnected) return;
+      item.remove();
+      throw error;
+    }
   }
   if (!item.isConnected) return;
   bar.remove();
-  line.textContent = found.notices.join(" ");
-  if (found.state === "failed") { cancel.textContent = "Close"; return; }
-  const link = document.createElement("a");
-  Object.assign(link, { href: `/api/saves/${found.id}/file`, download: found.name, textContent: "Fetch again" });
-  line.append(" ", link);
   cancel.textContent = "Close";
-  link.click();
-});
+  line.textContent = found.notices.join(" ");
+  if (found.state === "failed") return;
+  const link = document.createElement("a");
+  Object.assign(link, { href: `/api/saves/${found.id}/file`, download: found.name, textContent: own ? "Fetch again" : "Fetch" });
+  line.append(" ", link);
+  if (own) link.click();
+}
 
 // Small things ---------------------------------------------------------------------------------------------
 
@@ -299,11 +308,12 @@ document.addEventListener("keydown", (event) => {
 });
 window.clitZoo = { stage }; // for tests and the curious
 
-tried(async () => {
+const ready = tried(async () => {
   state.models = await api.models();
   for (const id of ["model", "other"]) {
     $(id).append(...state.models.map(({ name, summary }) => Object.assign(new Option(name, name), { title: summary })));
   }
   show(null);
   await refresh();
+  for (const one of await api.saves()) tried(follow)(one, false);
 })();
