@@ -1,4 +1,4 @@
-"""Milliseconds a tile, and four viewers at once for a minute, of a page that runs on this machine.
+"""Milliseconds a tile, seconds a view, and four viewers at once for a minute, of a page that runs here.
 
     clit-zoo serve --no-browser --port 8765 &
     python tests/page/measure_page.py 8765 $!          # the server's process, for CPU seconds and memory
@@ -10,6 +10,8 @@ import random
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import psutil
 from page_server import Client
@@ -54,6 +56,18 @@ def main(port, process, model="edsr-light-lit", seconds=60):
             f"x{scale}: first {times[len(times) // 2]:.0f} ms (slowest {times[-1]:.0f}), CPU {used:.0f} ms; "
             f"cached {1000 * sorted(again)[len(again) // 2]:.1f} ms"
         )
+    for scale in (4, 8, 16):  # what a screen of 1000 x 700 shows, asked for as browsers do, six at a time
+        columns, rows = (range(0, side, SIDE) for side in (1000, 700))
+        x, y = (int(side * scale) // 3 for side in size)
+        places = [
+            f"/iiif/{model}/{id}@{scale}/{x + left},{y + top},{SIDE},{SIDE}/max/0/default.png"
+            for top, left in product(rows, columns)
+        ]
+        began = time.monotonic()
+        with ThreadPoolExecutor(6) as six:
+            answers = list(six.map(lambda place: client("GET", place, raw=True).status, places))
+        assert set(answers) == {200}
+        print(f"x{scale}: a view of {len(places)} tiles in {time.monotonic() - began:.2f} s")
     slowest, count, end = [], [], time.monotonic() + seconds
 
     def view(number):
