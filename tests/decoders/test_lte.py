@@ -133,5 +133,5 @@ def test_angles_are_not_rounded_to_half_precision():
 
 
 def test_a_wave_is_a_cosine_and_a_sine():
-    with pytest.raises(ConfigError, match=r"decoder.dim \(15\) must be even"):
+    with pytest.raises(ConfigError, match=r"decoder\.dim is 15; allowed is a multiple of 2"):
         ModelConfig("x", {"name": "edsr"}, {"name": "lte", "dim": 15})
