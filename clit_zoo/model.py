@@ -242,7 +242,8 @@ class SuperResolver(nn.Module):
                 a new one, or set ``model.card``, after training the weights further.
 
         Raises:
-            ClitZooError: the folder holds a model already, or cannot be written.
+            ClitZooError: the folder holds a model already.
+            OSError: it cannot be written.
         """
         text = next(text for text in (card, self.card, model_card(self.config)) if text is not None)
         return write_model_folder(folder, self.config, self.state_dict(), text, overwrite=overwrite)

@@ -566,7 +566,7 @@ LIIF_CHANGES = [
 
 ITSRN_CHANGES = [
     (set_at(*SPEC, "local_ensemble", False), ConfigError, "local_ensemble is false"),
-    (set_at(*SPEC, "embedding_coord", {"name": "mlp"}), ConfigError, "embedding_coord is a object of 1"),
+    (set_at(*SPEC, "embedding_coord", {"name": "mlp"}), ConfigError, "embedding_coord is an object of 1"),
     (set_at(*SPEC, "imnet_spec", None), ConfigError, "imnet_spec must be an object"),
     (set_at(*SPEC, "imnet_spec", "args", {"hidden_list": [8, 12]}), ConfigError, 'act is "sine"'),
     (set_at(*SPEC, "cell_decode", True), ConfigError, "args.cell_decode is unknown"),

@@ -19,8 +19,12 @@ def colors_from(features: Tensor, image: Tensor, side: int) -> Tensor:
     Returns:
         (3, C * side * side), in ``features``' dtype.
     """
-    seen = F.unfold(features.double(), side, padding=side // 2).transpose(1, 2).flatten(0, 1)
-    colors = image.double().flatten(2).transpose(1, 2).flatten(0, 1)
-    squares = seen.T @ seen
+    count = features.shape[1] * side * side
+    squares, products = (features.new_zeros(count, n, dtype=torch.float64) for n in (count, 3))
+    for one, colors in zip(features.split(1), image.double().flatten(2), strict=True):
+        # one after the other, as 16 of 256x256 and 64 channels would unfold to 5 GB
+        seen = F.unfold(one.double(), side, padding=side // 2)[0]
+        squares += seen @ seen.T
+        products += seen @ colors.T
     squares.diagonal().add_(RIDGE * squares.diagonal().mean())
-    return torch.linalg.solve(squares, seen.T @ colors).T.to(features.dtype)
+    return torch.linalg.solve(squares, products).T.to(features.dtype)

@@ -47,8 +47,11 @@ def decode(image: Any) -> Picture:
 
 def _check(values: np.ndarray | Tensor, channels: int) -> None:
     """Refuse values that are not dense, or of another shape; ``channels`` is their axis."""
-    shape = tuple(values.shape)
-    dense = not isinstance(values, Tensor) or (values.layout == torch.strided and not values.is_meta)
+    nested = isinstance(values, Tensor) and values.is_nested  # which has no shape
+    shape = () if nested else tuple(values.shape)
+    dense = not isinstance(values, Tensor) or (
+        values.layout == torch.strided and not values.is_meta and not nested
+    )
     if not dense or len(shape) not in (2, 3, 4) or (len(shape) > 2 and shape[channels] not in (1, 2, 3, 4)):
         kind = "" if dense else "values that are not dense, of "
         raise ImageError(f"cannot enlarge {kind}shape {shape}: pass {KINDS}.")
@@ -80,7 +83,10 @@ def encode(picture: Picture, stacklevel: int = 3) -> Any:
 
 def _from_ndarray(array: np.ndarray) -> Picture:
     _check(array, channels=-1)
-    dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
+    try:
+        dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
+    except TypeError as error:
+        raise ImageError(f"the array cannot be enlarged: {error}") from error
     return from_samples(array.copy(), "the array", origin=Origin("ndarray", dtype=dtype, ndim=array.ndim))
 
 

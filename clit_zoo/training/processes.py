@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ClitZooError
+from ..errors import ClitZooError, said_by_system
 from ..pretrained import pick_device
 
 PATIENCE = timedelta(hours=6)
@@ -73,7 +73,8 @@ class Processes:
             self._state.destroy_process_group()
             return
         if isinstance(error, ClitZooError | OSError):
-            print(f"Error: {error}", file=sys.stderr)
+            said = str(error) if isinstance(error, ClitZooError) else said_by_system(error)
+            print(f"Error: {said}", file=sys.stderr)
         elif isinstance(error, Exception):  # not what a signal raises
             traceback.print_exception(error)
         for stream in (sys.stdout, sys.stderr):

@@ -144,8 +144,8 @@ class Run:
 
         Raises:
             ClitZooError: ``begin`` refuses, the loss or a weight is no longer a number, nothing can be
-                validated any more, a file cannot be written, or the processes stand at different steps. The
-                last checkpoint stays.
+                validated any more, or the processes stand at different steps. The last checkpoint stays.
+            OSError: a file cannot be written.
         """
         state = self.begin()
         if not self.processes.same(state.step):
@@ -218,7 +218,8 @@ class Run:
         """Write the checkpoint; the old one stays until that is done.
 
         Raises:
-            ClitZooError: a loss or a weight is not finite, or the file cannot be written.
+            ClitZooError: a loss or a weight is not finite.
+            OSError: the file cannot be written.
         """
         if self.processes.main:
             self.state.save(self.checkpoint)

@@ -53,7 +53,8 @@ class RunState:
         """Write it whole or not at all.
 
         Raises:
-            ClitZooError: it is not worth keeping, see ``check``, or cannot be written.
+            ClitZooError: it is not worth keeping, see ``check``.
+            OSError: it cannot be written.
         """
         self.check()
         saved = {

@@ -77,7 +77,9 @@ def train(
         The folder of the finished model, which ``from_pretrained`` takes; None if ``minutes`` ended before.
 
     Raises:
-        ClitZooError: something does not fit, or cannot be read or written; what ``Run`` raises.
+        ClitZooError: something does not fit; what ``Run`` raises.
+        OSError: a file or folder cannot be read or written.
+        ModuleNotFoundError: there are several processes, and accelerate is missing.
         SystemExit: stopped by SIGTERM or the first Ctrl-C, with the state saved.
     """
     pictures_in = Path(data).resolve()

@@ -246,7 +246,7 @@ def show(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 100:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, list | tuple | dict):
-        return f"a {'list' if not isinstance(value, dict) else 'object'} of {len(value)}"
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if not isinstance(value, str | float | int | None):

@@ -84,6 +84,8 @@ class Enlarging:
     def __init__(self, device):
         if device == "none":
             raise ConfigError("no such device")
+        if device == "closed":
+            raise PermissionError(13, "Permission denied", "model.safetensors")
         self.device = device
 
     def __call__(self, job, progress):
@@ -148,6 +150,8 @@ def test_pictures_that_nobody_is_left_for_have_failed(shared):
 def test_a_device_that_cannot_be_had_ends_the_run(shared):
     with pytest.raises(ConfigError, match="no such device"):
         shared(["a.png"] * 5, ["x", "none"])
+    with pytest.raises(PermissionError, match="Permission denied"):  # weights that cannot be read
+        shared(["a.png"], ["closed"])
 
 
 @posix

@@ -87,7 +87,7 @@ def test_once_the_size_is_the_picture_as_it_is(run, model, save):
         ["--width", "0"],
         ["--fit"], ["--fill", "-s", "2"], ["--size", "9x9", "--fit", "--fill"],
         ["-s", "2", "--width", "20"], ["--width", "20", "--height", "20"], ["--skip-existing", "--overwrite"],
-        ["--quality", "0"], ["--quality", "101"], ["--format", "gif"], ["--fp64"],
+        ["--suffix", "/x"], ["--quality", "0"], ["--quality", "101"], ["--format", "gif"], ["--fp64"],
         ["-o", "out.gif"], ["-o", "out.png", "--format", "webp"], ["--flatten", "plaid"], ["-o", "notes.txt"],
         ["-o", "new.xyz"],
     ],

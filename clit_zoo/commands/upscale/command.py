@@ -27,7 +27,7 @@ from .. import threads
 from ..loading import load, one_of, precision_options
 from .enlarge import Enlarging, in_rows
 from .memory import Estimate
-from .options import COLOUR, SCALE, SHARD, WIDTH_BY_HEIGHT
+from .options import COLOUR, SCALE, SHARD, SUFFIX, WIDTH_BY_HEIGHT
 from .plan import Job, Naming, Sizing, find_inputs, plan
 from .report import Report
 from .workers import share_out
@@ -91,7 +91,7 @@ FORMAT_NAMES = list(dict.fromkeys(n for f in OUTPUTS for n in (f, output_format(
     "--iiif", metavar="URL", help="Write folders of tiles for web servers; URL is where -o will be."
 )
 @click.option("--flatten", type=COLOUR, help="Lay transparent pictures on white, #202020 …")
-@click.option("--suffix", help="Ends output names instead of _x{scale}_{model}.")
+@click.option("--suffix", type=SUFFIX, help="Ends output names instead of _x{scale}_{model}.")
 @click.option("--skip-existing", is_flag=True, help="Leave out pictures whose output exists.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option(

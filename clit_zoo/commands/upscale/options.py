@@ -34,7 +34,14 @@ def _shard(text: str) -> tuple[int, int]:
     return range(parts).index(part), parts
 
 
+def _suffix(text: str) -> str:
+    if re.search(r"[/\\\0]", text):
+        raise ValueError
+    return text
+
+
 SCALE = Parsed("scale", "number of at least 1, such as 3.7", _scale)
 WIDTH_BY_HEIGHT = Parsed("WxH", "width and height in pixels, such as 1920x1080", _size)
 SHARD = Parsed("R/N", "part of a whole: of four they are 0/4 to 3/4", _shard)
 COLOUR = Parsed("colour", "colour, such as white or #202020", lambda text: ImageColor.getrgb(text) and text)
+SUFFIX = Parsed("text", "end of a file's name, which holds no / or \\", _suffix)

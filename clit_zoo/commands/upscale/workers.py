@@ -41,7 +41,7 @@ def share_out(
         threads: that each process may compute with.
 
     Raises:
-        ClitZooError: what ``ready`` raised, when all have been stopped.
+        ClitZooError, OSError: what ``ready`` raised, when all have been stopped.
     """
     workers = [_Worker(device, ready, threads) for device in devices]
     try:
@@ -82,7 +82,7 @@ def _serve(
             worker = alive[pipe]
             try:
                 told = worker.pipe.recv()
-                if isinstance(told, ClitZooError):
+                if isinstance(told, Exception):
                     raise told
                 if isinstance(told, float) and worker.job is not None:
                     progress(worker.job, told)
@@ -118,7 +118,7 @@ def _work(pipe: Connection, device: str, ready: Callable[[str], Enlarge], thread
     torch.set_num_threads(threads)
     try:
         enlarge = ready(device)
-    except ClitZooError as error:
+    except (ClitZooError, OSError) as error:
         pipe.send(error)
         return
     pipe.send(None)
