@@ -80,7 +80,7 @@ def _block(every: list[Results], dataset: str, beside: str, form: str) -> str:
         figures = [row.psnr.get(scale) for scale in scales]
         if any(figure is not None for figure in figures):
             rows.append([f"{row.method} ({row.source})", *(_figure(figure, 2) for figure in figures)])
-    protocol = next(one.protocols[dataset] for one in every if dataset in one.protocols)
+    protocol = next((one.protocols[dataset] for one in every if dataset in one.protocols), "")
     counts = sorted({mean.images for mean in means})
     heading = f"{dataset}: {' to '.join(map(str, (counts[0], counts[-1])[: len(counts)]))} images"
     heading = heading.replace(": 1 images", ": 1 image") + f", {protocol}"

@@ -8,9 +8,7 @@ from tqdm import tqdm
 
 from ..errors import ClitZooError, ConfigError
 from .card import Provenance
-from .cascade import stages_of
 from .grow import begin_decoder
-from .patches import Draw
 from .photographs import Photographs
 from .processes import Processes
 from .recipe import Recipe
@@ -106,15 +104,14 @@ def train(
             )
         for file, reason in photographs.skipped:
             say(f"left out {file}: {reason}")
-        if new_decoder:
-            drawing = Draw(recipe, stages_of(resolver))
-            begin_decoder(resolver, drawing.batch(photographs, 0, range(BEGIN_PATCHES)).image)
         pictures = f"{photographs.in_words} of {data_name or pictures_in.name}"
         run = Run(
             resolver, recipe, photographs, out, processes=processes, validation=validation,
             provenance=Provenance(start, pictures, command, license, datasets), save_every=save_every,
             log_every=log_every, threads=workers, tensorboard=tensorboard,
         )  # fmt: skip
+        if new_decoder and not run.checkpoint.exists():
+            begin_decoder(resolver, run.drawing.batch(photographs, 0, range(BEGIN_PATCHES)).image)
         count = sum(p.numel() for p in resolver.parameters())
         say(
             f"training {resolver.config.name} ({count:,} parameters) on {run.place} "
